@@ -1,0 +1,40 @@
+# Thin: names for the commands that CMake and ctest run. `make` builds build/release/kedge.
+PREFIX ?= /usr/local
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+KEDGE := build/release/kedge
+
+.PHONY: all setup release demo test bench install clean
+
+all: release
+
+setup:
+	@tools/setup.sh build
+
+# Configured once; ninja itself sees changed CMake files. Only the binary is built.
+release: setup
+	@test -f build/release/build.ninja || cmake --preset release -DKEDGE_TESTS=OFF
+	@cmake --build build/release -j $(JOBS) --target kedge
+
+demo: release
+	@tools/demo.sh $(KEDGE)
+
+test:
+	@tools/setup.sh build test
+	@test -f build/dev/build.ninja || cmake --preset dev
+	@cmake --build build/dev -j $(JOBS)
+	@ctest --test-dir build/dev -j $(JOBS) --output-on-failure --no-tests=error
+
+bench:
+	@tools/setup.sh build bench
+	@test -f build/bench/build.ninja || cmake --preset release -B build/bench -DKEDGE_TESTS=OFF -DKEDGE_BENCH=ON
+	@cmake --build build/bench -j $(JOBS)
+	@for bench in build/bench/*_bench; do test ! -x "$$bench" || "$$bench" || exit 1; done
+
+# The binary, the library and its headers: find_package(kedge) gives kedge::kedge.
+install: setup
+	@test -f build/release/build.ninja || cmake --preset release -DKEDGE_TESTS=OFF
+	@cmake --build build/release -j $(JOBS)
+	@cmake --install build/release --prefix "$(PREFIX)"
+
+clean:
+	rm -rf build demo-out

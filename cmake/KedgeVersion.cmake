@@ -1,0 +1,16 @@
+# build/<preset>/generated/version.cc: version and git hash, made anew when HEAD moves.
+find_package(Git QUIET)
+set(KEDGE_GIT_HASH "unknown")
+if(GIT_FOUND)
+  execute_process(COMMAND ${GIT_EXECUTABLE} -C ${CMAKE_SOURCE_DIR} describe --always --dirty --abbrev=10 --exclude=*
+    OUTPUT_VARIABLE described OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
+  if(NOT failed AND described)
+    set(KEDGE_GIT_HASH ${described})
+  endif()
+  foreach(file HEAD logs/HEAD)
+    if(EXISTS ${CMAKE_SOURCE_DIR}/.git/${file})
+      set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/.git/${file})
+    endif()
+  endforeach()
+endif()
+configure_file(${CMAKE_SOURCE_DIR}/src/base/version.cc.in ${CMAKE_BINARY_DIR}/generated/version.cc @ONLY)
