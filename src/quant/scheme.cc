@@ -1,0 +1,106 @@
+#include "quant/scheme.h"
+
+#include <array>
+#include <charconv>
+
+#include "kedge/error.h"
+
+namespace kedge {
+namespace {
+
+// Names and meaning: compressed_tensors/quantization/quant_scheme.py, release 0.20 (before 0.13 or so its W8A16 was
+// per channel; that one is w8a16-channel here).
+constexpr std::array<SchemePreset, 5> kPresets{{
+    {"W2A16", "w2a16-g128", "2 bit, groups of 128"},
+    {"W3A16", "w3a16-g128", "3 bit, groups of 128"},
+    {"W4A16", "w4a16-g128", "4 bit, groups of 128"},
+    {"W4A16_ASYM", "w4a16-g128-asym", "4 bit with zero points, groups of 128"},
+    {"W8A16", "w8a16-g128", "8 bit, groups of 128"},
+}};
+
+constexpr int kDefaultGroup = 128;
+
+char to_lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+std::string normalized(std::string_view name) {
+  std::string out(name);
+  for (char& c : out) c = c == '_' ? '-' : to_lower(c);
+  return out;
+}
+
+/// Takes `part` off the front of `text`.
+bool take(std::string_view& text, std::string_view part) {
+  if (!text.starts_with(part)) return false;
+  text.remove_prefix(part.size());
+  return true;
+}
+
+bool take_int(std::string_view& text, int& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || text.front() == '-') return false;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  return true;
+}
+
+bool parse_name(std::string_view text, QuantArgs& args) {
+  if (!take(text, "w") || !take_int(text, args.num_bits) || !take(text, "a16")) return false;
+  if (args.num_bits != 2 && args.num_bits != 3 && args.num_bits != 4 && args.num_bits != 8) return false;
+  int group = kDefaultGroup;
+  if (take(text, "-channel")) {
+    args.strategy = QuantStrategy::channel;
+    args.group_size = -1;
+  } else {
+    if (take(text, "-g") && !take_int(text, group)) return false;
+    if (group != 32 && group != 64 && group != 128) return false;
+    args.strategy = QuantStrategy::group;
+    args.group_size = group;
+  }
+  args.symmetric = !take(text, "-asym");
+  return text.empty();
+}
+
+}  // namespace
+
+const char* strategy_name(QuantStrategy strategy) noexcept {
+  return strategy == QuantStrategy::channel ? "channel" : "group";
+}
+
+std::span<const SchemePreset> scheme_presets() noexcept { return kPresets; }
+
+QuantScheme parse_scheme(std::string_view name) {
+  QuantScheme scheme;
+  if (!parse_name(normalized(name), scheme.weights)) {
+    std::string presets;
+    for (const SchemePreset& preset : kPresets) presets += (presets.empty() ? "" : ", ") + std::string(preset.name);
+    throw Error(ErrorCode::usage, "\"" + std::string(name.substr(0, 80)) + "\" is not a quantization scheme",
+                "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym] or a preset (" + presets + ")", "try w4a16-g128");
+  }
+  scheme.name = scheme_name(scheme.weights);
+  return scheme;
+}
+
+std::string scheme_name(const QuantArgs& args) {
+  std::string name = "w" + std::to_string(args.num_bits) + "a16";
+  name += args.strategy == QuantStrategy::channel ? "-channel" : "-g" + std::to_string(args.group_size);
+  if (!args.symmetric) name += "-asym";
+  return name;
+}
+
+QuantArgs args_for_cols(const QuantArgs& args, std::int64_t cols) noexcept {
+  QuantArgs result = args;
+  if (args.strategy == QuantStrategy::group && cols % args.group_size != 0) {
+    result.strategy = QuantStrategy::channel;
+    result.group_size = -1;
+  }
+  return result;
+}
+
+double bits_per_weight(const QuantArgs& args, std::int64_t rows, std::int64_t cols, int scale_bits) noexcept {
+  if (rows <= 0 || cols <= 0) return 0;
+  const std::int64_t group = args.group_for(cols);
+  const double groups = static_cast<double>((cols + group - 1) / group);
+  const double per_group = scale_bits + (args.symmetric ? 0 : args.num_bits);
+  return args.num_bits + groups * per_group / static_cast<double>(cols);
+}
+
+}  // namespace kedge

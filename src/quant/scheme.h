@@ -1,0 +1,54 @@
+// Quantization arguments and named schemes, in compressed-tensors' words.
+//
+// A scheme's name follows one grammar: w<bits>a16[-g<group>|-channel][-asym], for example w4a16-g128-asym.
+// Without a group part the group is 128, as in the presets of compressed-tensors 0.20 (W4A16, W8A16,
+// W4A16_ASYM, ...), so that "W4A16", "w4a16" and "w4a16-g128" are one scheme. Names of any case are read; '_' is '-'.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace kedge {
+
+enum class QuantStrategy { channel, group };
+const char* strategy_name(QuantStrategy strategy) noexcept;
+
+struct QuantArgs {
+  int num_bits = 4;  ///< 2, 3, 4 or 8; integers
+  bool symmetric = true;
+  QuantStrategy strategy = QuantStrategy::group;
+  std::int64_t group_size = 128;  ///< along the input dimension; -1 for channel
+
+  bool operator==(const QuantArgs&) const = default;
+  int max_code() const noexcept { return (1 << num_bits) - 1; }
+  int mid_code() const noexcept { return 1 << (num_bits - 1); }
+  /// Elements per scale for a row of `cols` inputs.
+  std::int64_t group_for(std::int64_t cols) const noexcept {
+    return strategy == QuantStrategy::channel ? cols : group_size;
+  }
+};
+
+struct QuantScheme {
+  std::string name;  ///< canonical: "w4a16-g128"
+  QuantArgs weights;
+};
+
+struct SchemePreset {
+  const char* name;
+  const char* canonical;
+  const char* note;
+};
+std::span<const SchemePreset> scheme_presets() noexcept;
+
+/// A preset or a name of the grammar. Error(usage) says what names look like.
+QuantScheme parse_scheme(std::string_view name);
+/// Canonical, with the group part always spelled out: "w4a16-g128", "w8a16-channel".
+std::string scheme_name(const QuantArgs& args);
+/// The same scheme for a row of `cols` inputs: channel where the group does not divide it.
+QuantArgs args_for_cols(const QuantArgs& args, std::int64_t cols) noexcept;
+/// Stored bits per weight of a [rows, cols] matrix: codes + scales of scale_bits + zero points.
+double bits_per_weight(const QuantArgs& args, std::int64_t rows, std::int64_t cols, int scale_bits = 16) noexcept;
+
+}  // namespace kedge
