@@ -1,0 +1,167 @@
+#include "kernels/gemm/jobs.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "kernels/gemm/layout.h"
+
+namespace kedge {
+namespace {
+
+// Below this many packed elements a second thread costs more than it saves.
+constexpr std::int64_t kParallelPack = 32 * 1024;
+
+std::size_t element_bytes(RowLayout layout) noexcept {
+  return layout == RowLayout::f32 ? 4 : layout == RowLayout::s16 ? 2 : 1;
+}
+
+}  // namespace
+
+std::int64_t block_count(std::int64_t rows) noexcept { return (rows + kRowBlock - 1) / kRowBlock; }
+
+std::int64_t block_begin(std::int64_t rows, std::int64_t blocks, std::int64_t b) noexcept { return rows * b / blocks; }
+
+std::int64_t panels_per_task(const GemmRow& row, std::int64_t panels, std::int64_t blocks, int threads) noexcept {
+  const std::int64_t wanted = panels * blocks / (std::int64_t{threads} * 8);
+  const std::int64_t tiles = std::clamp<std::int64_t>(wanted / row.panel_tile, 1, 4);
+  return tiles * row.panel_tile;
+}
+
+PackedRows plan_rows(Arena& scratch, const GemmRow& row, const WeightView& w, const RowSource& source) {
+  PackedRows p{};
+  p.row = &row;
+  p.rows = source.rows;
+  p.k = w.k;
+  p.k_padded = (w.k + 7) / 8 * 8;
+  p.x = source.x;
+  p.ldx = source.ldx;
+  p.gather = source.gather;
+  if (row.layout != RowLayout::f32) {
+    p.group = w.group;
+    p.groups = w.groups;
+    p.scale = scratch.take<float>(p.rows * p.groups);
+    p.sum = scratch.take<std::int32_t>(p.rows * p.groups);
+  }
+  p.data = scratch.take<std::byte>(p.rows * p.k_padded * static_cast<std::int64_t>(element_bytes(row.layout)));
+  return p;
+}
+
+bool same_rows(const PackedRows& p, const GemmRow& row, const WeightView& w) noexcept {
+  return p.row->pack == row.pack && p.row->row_tile == row.row_tile && p.k == w.k &&
+         (row.layout == RowLayout::f32 || p.group == w.group);
+}
+
+std::int64_t total_tiles(const PackedRows& p) noexcept {
+  const std::int64_t blocks = block_count(p.rows);
+  std::int64_t tiles = 0;
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    tiles += tile_count(block_begin(p.rows, blocks, b + 1) - block_begin(p.rows, blocks, b), p.row->row_tile);
+  }
+  return tiles;
+}
+
+void pack_tiles(const PackedRows& p, std::int64_t begin, std::int64_t end) noexcept {
+  const std::int64_t blocks = block_count(p.rows);
+  const auto bytes = static_cast<std::int64_t>(element_bytes(p.row->layout));
+  std::int64_t tile = 0;
+  for (std::int64_t b = 0; b < blocks && tile < end; ++b) {
+    const std::int64_t first = block_begin(p.rows, blocks, b);
+    const std::int64_t rows = block_begin(p.rows, blocks, b + 1) - first;
+    const std::int64_t tiles = tile_count(rows, p.row->row_tile);
+    for (std::int64_t i = 0; i < tiles && tile < end; ++i, ++tile) {
+      if (tile < begin) {
+        continue;
+      }
+      const std::int64_t r = first + tile_begin(rows, tiles, i);
+      PackTask t{};
+      t.x = p.gather != nullptr ? p.x : p.x + r * p.ldx;
+      t.ldx = p.ldx;
+      t.gather = p.gather != nullptr ? p.gather + r : nullptr;
+      t.rows = first + tile_begin(rows, tiles, i + 1) - r;
+      t.k = p.k;
+      t.k_padded = p.k_padded;
+      t.group = p.group;
+      t.groups = p.groups;
+      t.out = static_cast<std::byte*>(p.data) + r * p.k_padded * bytes;
+      t.scale = p.scale + r * p.groups;
+      t.sum = p.sum + r * p.groups;
+      p.row->pack(t);
+    }
+  }
+}
+
+void run_block(const GemmRow& row, const WeightView& w, const PackedRows& in, std::int64_t block, std::int64_t begin,
+               std::int64_t end, const BlockOutput& out) noexcept {
+  const std::int64_t blocks = block_count(in.rows);
+  const std::int64_t first = block_begin(in.rows, blocks, block);
+  GemmTask t{};
+  t.w = w;
+  t.x = static_cast<const std::byte*>(in.data) +
+        first * in.k_padded * static_cast<std::int64_t>(element_bytes(row.layout));
+  t.scale = in.scale + first * in.groups;
+  t.sum = in.sum + first * in.groups;
+  t.rows = block_begin(in.rows, blocks, block + 1) - first;
+  t.row_tile = row.row_tile;
+  t.k_padded = in.k_padded;
+  t.panel_begin = begin;
+  t.panel_end = end;
+  t.y = out.y;
+  t.ldy = out.ldy;
+  t.y_column = out.y_column;
+  row.run(t);
+}
+
+void pack_all(const ExecContext& ctx, std::span<const PackedRows> packed) {
+  ArenaScope scope(ctx.scratch);
+  auto* first = ctx.scratch.take<std::int64_t>(static_cast<std::int64_t>(packed.size()) + 1);
+  first[0] = 0;
+  std::int64_t elements = 0;
+  for (std::size_t i = 0; i < packed.size(); ++i) {
+    first[i + 1] = first[i] + total_tiles(packed[i]);
+    elements += packed[i].rows * packed[i].k;
+  }
+  const std::span<const std::int64_t> starts(first, packed.size() + 1);
+  const std::int64_t tiles = starts.back();
+  const auto work = [&](std::int64_t begin, std::int64_t end, int) {
+    for_parts(starts, begin, end,
+              [&](std::size_t i, std::int64_t from, std::int64_t to) { pack_tiles(packed[i], from, to); });
+  };
+  if (elements < kParallelPack) {
+    work(0, tiles, 0);
+  } else {
+    ctx.threads.parallel_for(tiles, std::max<std::int64_t>(1, tiles / (ctx.threads.size() * 8)), work);
+  }
+}
+
+void run_all(const ExecContext& ctx, std::span<const GemmJob> jobs) {
+  ArenaScope scope(ctx.scratch);
+  const auto count = static_cast<std::int64_t>(jobs.size());
+  auto* first = ctx.scratch.take<std::int64_t>(count + 1);
+  auto* step = ctx.scratch.take<std::int64_t>(count);
+  std::int64_t all_panels = 0;
+  for (const GemmJob& job : jobs) {
+    all_panels += panel_count(job.w.n);
+  }
+  first[0] = 0;
+  for (std::int64_t j = 0; j < count; ++j) {
+    const GemmJob& job = jobs[static_cast<std::size_t>(j)];
+    const std::int64_t panels = panel_count(job.w.n), blocks = block_count(job.in.rows);
+    step[j] = panels_per_task(*job.row, all_panels, blocks, ctx.threads.size());
+    first[j + 1] = first[j] + blocks * ((panels + step[j] - 1) / step[j]);
+  }
+  const std::span<const std::int64_t> starts(first, jobs.size() + 1);
+  ctx.threads.parallel_for(starts.back(), 1, [&](std::int64_t begin, std::int64_t end, int) {
+    for_parts(starts, begin, end, [&](std::size_t j, std::int64_t from, std::int64_t to) {
+      const GemmJob& job = jobs[j];
+      const std::int64_t panels = panel_count(job.w.n);
+      const std::int64_t per_block = (panels + step[j] - 1) / step[j], blocks = block_count(job.in.rows);
+      for (std::int64_t i = from; i < to; ++i) {
+        const std::int64_t panel = i % per_block * step[j], block = i / per_block;
+        run_block(*job.row, job.w, job.in, block, panel, std::min(panels, panel + step[j]),
+                  {job.y + block_begin(job.in.rows, blocks, block) * job.ldy, job.ldy, 0});
+      }
+    });
+  });
+}
+
+}  // namespace kedge

@@ -1,0 +1,97 @@
+#include "kernels/moe_ffn/moe_ffn.h"
+
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/moe_ffn/rows.h"
+
+namespace kedge {
+namespace {
+
+std::size_t round_up(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+const char* refuse_fused(const ExpertFfnDesc&, const PackedExperts& experts) {
+  return experts_isa(experts) == Isa::scalar ? "has no scalar kernels" : nullptr;
+}
+const char* refuse_nothing(const ExpertFfnDesc&, const PackedExperts&) { return nullptr; }
+
+constexpr MoeFfnRow kRows[] = {
+    {"fused", refuse_fused, moe_ffn_fused},
+    {"reference", refuse_nothing, moe_ffn_reference},
+};
+
+const MoeFfnRow& select_row(const ExpertFfnDesc& desc, const PackedExperts& experts) {
+  for (const MoeFfnRow& row : kRows) {
+    if (row.refusal(desc, experts) == nullptr) {
+      return row;
+    }
+  }
+  return kRows[1];
+}
+
+}  // namespace
+
+PackedExperts::PackedExperts() = default;
+PackedExperts::~PackedExperts() = default;
+PackedExperts::PackedExperts(PackedExperts&&) noexcept = default;
+PackedExperts& PackedExperts::operator=(PackedExperts&&) noexcept = default;
+
+PackedExperts::PackedExperts(std::vector<ExpertWeights> experts) : experts_(std::move(experts)) {
+  std::size_t total = 0;
+  for (const ExpertWeights& e : experts_) {
+    total += round_up(e.gate.bytes_) + round_up(e.up.bytes_) + round_up(e.down.bytes_);
+  }
+  slab_ = Buffer(total);
+  std::byte* at = slab_.data();
+  for (ExpertWeights& e : experts_) {
+    for (PackedWeight* w : {&e.gate, &e.up, &e.down}) {
+      if (w->bytes_ == 0) {
+        continue;
+      }
+      std::memcpy(at, w->bytes_at_, w->bytes_);
+      w->storage_ = Buffer();
+      w->bytes_at_ = at;
+      at += round_up(w->bytes_);
+    }
+  }
+}
+
+std::int64_t PackedExperts::size() const noexcept { return static_cast<std::int64_t>(experts_.size()); }
+std::size_t PackedExperts::num_bytes() const noexcept { return slab_.size(); }
+
+const ExpertWeights& PackedExperts::operator[](std::int64_t expert) const noexcept {
+  return experts_[static_cast<std::size_t>(expert)];
+}
+
+Isa experts_isa(const PackedExperts& experts) noexcept { return experts[0].gate.options_.isa; }
+
+std::span<const MoeFfnRow> moe_ffn_table() noexcept { return kRows; }
+
+void moe_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& permutation, const float* weights,
+             const ExpertFfnDesc& desc, const PackedExperts& experts, float* y, float* intermediate) {
+  KEDGE_CHECK(static_cast<std::int64_t>(permutation.offsets.size()) == desc.num_experts + 1);
+  KEDGE_CHECK(experts.size() == desc.num_experts);
+  KEDGE_CHECK(permutation.offsets.back() == permutation.tokens * permutation.top_k);
+  if (permutation.tokens == 0) {
+    return;
+  }
+  select_row(desc, experts).run(ctx, {x, &permutation, weights, &desc, &experts, y, intermediate});
+}
+
+std::string explain_moe_ffn(const ExpertFfnDesc& desc, const PackedExperts& experts, std::int64_t tokens) {
+  std::string text = "moe_ffn " + std::to_string(tokens) + " tokens, " + std::to_string(desc.num_experts) +
+                     " experts, " + std::to_string(desc.hidden_size) + " x " + std::to_string(desc.intermediate_size) +
+                     "\n";
+  for (const MoeFfnRow& row : kRows) {
+    const char* reason = row.refusal(desc, experts);
+    text += "  " + std::string(row.name) + ": " + (reason == nullptr ? "chosen" : reason) + "\n";
+    if (reason == nullptr) {
+      break;
+    }
+  }
+  const ExpertWeights& first = experts[0];
+  return text + explain_gemm(first.gate.desc_, first.gate.options_, tokens) +
+         explain_gemm(first.down.desc_, first.down.options_, tokens);
+}
+
+}  // namespace kedge

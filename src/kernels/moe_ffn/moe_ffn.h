@@ -1,0 +1,67 @@
+// The whole expert FFN of a MoE layer: gather, gate, up, activation, (re)quantization, down, combine.
+//
+//   h[r]   = act(W_gate[e] x[t]) * (W_up[e] x[t])         for each (token t, slot s) routed to expert e
+//   y[t]   = sum over slots s ascending of weights[t, s] * W_down[e(t, s)] h[t, s]
+// The combination is an fp32 FMA chain in slot order, starting at 0. `reference` composes grouped_gemm.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/exec.h"
+#include "kernels/gemm/gemm.h"
+
+namespace kedge {
+
+enum class FfnActivation : std::uint8_t { silu, gelu, gelu_tanh, relu2 };
+
+struct ExpertFfnDesc {
+  std::int64_t num_experts = 0;
+  std::int64_t hidden_size = 0;
+  std::int64_t intermediate_size = 0;
+  FfnActivation activation = FfnActivation::silu;
+};
+
+/// Token-expert pairs sorted by expert (stable: by token, then slot, within an expert). P = T * k pairs.
+struct TokenPermutation {
+  std::span<const std::int32_t> offsets;   ///< [E + 1] into the pairs
+  std::span<const std::int32_t> token;     ///< [P] token of pair p
+  std::span<const std::int32_t> pair_of;   ///< [T, k] position of (token, slot) among the sorted pairs
+  std::int64_t tokens = 0;
+  std::int64_t top_k = 0;
+};
+
+/// The weights of one expert, as loaded: gate and up [I, H], down [H, I].
+struct ExpertWeights {
+  PackedWeight gate, up, down;
+};
+
+/// All experts of a layer in the layouts chosen for them, moved into one slab: an expert's matrix is often smaller
+/// than a huge page. Opaque outside src/kernels.
+class PackedExperts {
+ public:
+  PackedExperts();
+  ~PackedExperts();
+  PackedExperts(PackedExperts&&) noexcept;
+  PackedExperts& operator=(PackedExperts&&) noexcept;
+  explicit PackedExperts(std::vector<ExpertWeights> experts);
+
+  std::int64_t size() const noexcept;
+  std::size_t num_bytes() const noexcept;
+  const ExpertWeights& operator[](std::int64_t expert) const noexcept;
+
+ private:
+  std::vector<ExpertWeights> experts_;
+  Buffer slab_;
+};
+
+/// x, y: [T, H]; weights: [T, k]. intermediate (may be null): receives h [P, I] in the permutation's order.
+void moe_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& permutation, const float* weights,
+             const ExpertFfnDesc& desc, const PackedExperts& experts, float* y, float* intermediate = nullptr);
+
+std::string explain_moe_ffn(const ExpertFfnDesc& desc, const PackedExperts& experts, std::int64_t tokens);
+
+}  // namespace kedge
