@@ -1,0 +1,26 @@
+#include "model/spec.h"
+
+#include <cstdlib>
+
+#include "base/check.h"
+
+namespace kedge {
+
+std::vector<int> ModelSpec::moe_layers() const {
+  std::vector<int> layers;
+  for (const BlockSpec& block : blocks) {
+    if (std::holds_alternative<Moe>(block.mixer)) layers.push_back(block.source_layer);
+  }
+  return layers;
+}
+
+const Moe& ModelSpec::moe(int layer) const {
+  for (const BlockSpec& block : blocks) {
+    if (block.source_layer != layer) continue;
+    if (const auto* moe = std::get_if<Moe>(&block.mixer)) return *moe;
+  }
+  KEDGE_CHECK(!"not a MoE layer");
+  std::abort();
+}
+
+}  // namespace kedge

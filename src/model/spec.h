@@ -1,0 +1,38 @@
+// ModelSpec: a decoder as data. Families (families/*.cc) build it from config.json; one decoder loops over it.
+//
+// A transformer layer of the usual kind is two blocks (attention, then mlp or moe) with the same source_layer.
+// The mixers' own specs stand with their modules: nn/mixers.h (Attention, Mla, Mlp), moe/moe_spec.h (Moe).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "moe/moe_spec.h"
+#include "nn/mixers.h"
+
+namespace kedge {
+
+struct BlockSpec {
+  std::string pre_norm;  ///< tensor name below the layer: "input_layernorm"
+  std::variant<Attention, Mla, Mlp, Moe> mixer;
+  float residual_scale = 1.0f;
+  int source_layer = 0;
+};
+
+struct ModelSpec {
+  std::string model_type;
+  std::int64_t vocab_size = 0, hidden_size = 0;
+  std::int64_t max_position_embeddings = 0;
+  int num_hidden_layers = 0;
+  float rms_norm_eps = 1e-6f;
+  bool tie_word_embeddings = false;
+  std::vector<BlockSpec> blocks;
+
+  /// source_layer of every MoE block, ascending.
+  std::vector<int> moe_layers() const;
+  const Moe& moe(int layer) const;  ///< CHECKs that the layer is one
+};
+
+}  // namespace kedge

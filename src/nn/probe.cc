@@ -1,0 +1,12 @@
+#include "nn/probe.h"
+
+namespace kedge {
+
+// A probe overrides the sites that it declares; the others are never called and do nothing.
+void ForwardProbe::hidden_state(int, std::int64_t, std::int64_t, const float*) {}
+void ForwardProbe::routing(int, const RoutingDecision&) {}
+void ForwardProbe::moe_input(int, std::int64_t, std::int64_t, const float*) {}
+void ForwardProbe::expert_intermediate(int, std::span<const std::int32_t>, std::int64_t, const float*) {}
+void ForwardProbe::logits(std::int64_t, std::int64_t, const float*) {}
+
+}  // namespace kedge
