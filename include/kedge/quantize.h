@@ -1,0 +1,67 @@
+// kedge quantize: a Hugging Face checkpoint -> a smaller one, in compressed-tensors' pack-quantized form.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace kedge {
+
+/// Modules whose name matches `pattern` get `scheme` ("none": they stay in high precision).
+/// pattern: a glob over the whole name ('*' any text, '?' one character), or "re:" and a regular expression that
+/// must match from the name's start, as compressed-tensors has it. Names are those of the file.
+struct QuantizeOverride {
+  std::string pattern;
+  std::string scheme;
+};
+
+struct QuantizeOptions {
+  std::filesystem::path source;
+  std::filesystem::path destination;  ///< must not exist; a partial folder of the same plan is resumed
+  std::string scheme = "w4a16-g128";  ///< a preset or a name of the grammar (src/quant/scheme.h)
+  std::string method = "rtn";
+  std::vector<QuantizeOverride> overrides;        ///< later ones win
+  int threads = 0;                                ///< 0: one per CPU that this process may use
+  std::uint64_t max_shard_bytes = 1'000'000'000;  ///< a file holds whole layers, at least one, up to about this
+  bool dry_run = false;                           ///< plan only: no weight is read, nothing is written
+};
+
+/// Modules of one role and scheme; scheme "none": kept as they were. Role "other" counts all that is no matrix product.
+struct QuantizeGroup {
+  std::string role;
+  std::string scheme;
+  std::int64_t modules = 0;
+  std::int64_t weights = 0;
+  std::uint64_t source_bytes = 0;
+  std::uint64_t output_bytes = 0;
+  double relative_rms_error = 0;  ///< over all weights of the group; 0 in a dry run
+  double bits_per_weight() const noexcept { return weights == 0 ? 0 : 8.0 * double(output_bytes) / double(weights); }
+};
+
+struct QuantizeReport {
+  std::string scheme, method;
+  std::string model_type;
+  std::string source_hash;  ///< empty in a dry run
+  std::string recipe_hash;
+  std::vector<QuantizeGroup> groups;
+  std::uint64_t source_bytes = 0, output_bytes = 0;  ///< of tensors, without headers
+  std::int64_t weights = 0;                          ///< all parameters
+  std::int64_t channel_fallbacks = 0;    ///< modules whose inputs are no multiple of the group: one scale per channel
+  double bits_per_weight = 0;            ///< of everything stored
+  double quantized_bits_per_weight = 0;  ///< of the quantized modules alone
+  std::int64_t shards = 0, shards_resumed = 0;
+  int threads = 0;  ///< 0 in a dry run
+  double seconds = 0;
+  bool dry_run = false;
+};
+
+/// Throws Error: usage (unknown scheme or method, a pattern that matches nothing, SRC = DST or DST inside SRC),
+/// exists (DST), unsupported (an already quantized source), bad_file (NaN or infinity in a weight), io, interrupted
+/// (the partial folder stays and is resumed by the same call).
+QuantizeReport quantize(const QuantizeOptions& options);
+
+/// Names of the quantization methods, for help and completion.
+std::vector<std::string> quantize_methods();
+
+}  // namespace kedge

@@ -1,0 +1,32 @@
+// The files beside the weights of a quantized directory: config.json, the manifest, what is carried over.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint.h"
+#include "ptq/module_quantizer.h"
+#include "ptq/plan.h"
+#include "ptq/recipe.h"
+
+namespace kedge {
+
+/// The source's config with quantization_config added.
+std::string quantized_config(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe);
+
+/// kedge.manifest.json (docs/formats/manifest.md): no dates and no paths, so that equal inputs give equal bytes.
+std::string manifest(const Checkpoint& checkpoint, const std::string& source_hash, const QuantPlan& plan,
+                     const Recipe& recipe, std::span<const ModuleError> errors);
+
+/// Tokenizer, generation and template files of the source, sorted by name.
+std::vector<std::filesystem::path> side_files(const std::filesystem::path& source);
+
+/// The errors of the modules in one shard, kept in the partial folder until the manifest is written.
+std::string errors_to_json(const QuantPlan& plan, const ShardPlan& shard, std::span<const ModuleError> errors);
+/// false: the text does not hold them all.
+bool errors_from_json(const std::string& text, const QuantPlan& plan, const ShardPlan& shard,
+                      std::span<ModuleError> errors);
+
+}  // namespace kedge

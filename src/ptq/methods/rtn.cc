@@ -1,0 +1,9 @@
+#include "ptq/methods/rtn.h"
+
+namespace kedge {
+
+QuantTensor rtn(const MethodInput& input) {
+  return quantize_rtn(input.weights, input.rows, input.cols, input.args, input.scale_dtype);
+}
+
+}  // namespace kedge

@@ -1,0 +1,59 @@
+// Quantizes the modules of a plan, a bounded window of them at a time, and hands out the bytes of their tensors.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "io/checkpoint.h"
+#include "ptq/methods.h"
+#include "ptq/plan.h"
+
+namespace kedge {
+
+/// Sums over a module's weights w and what they became v; in fp64, rows ascending, so independent of threads.
+struct ModuleError {
+  double squared_error = 0;   ///< sum (w - v)^2
+  double squared_weight = 0;  ///< sum w^2
+  double relative_rms() const noexcept;
+};
+
+class ModuleQuantizer {
+ public:
+  /// progress is called with the number of weights quantized so far.
+  ModuleQuantizer(const Checkpoint& checkpoint, const QuantPlan& plan, const QuantMethod& method, ThreadPool& threads,
+                  std::function<void(std::int64_t)> progress);
+
+  /// The quantized modules among `entries`, in the order in which bytes() will be asked for them.
+  void begin(const std::vector<SafetensorsWriter::Entry>& entries);
+  /// Bytes of one tensor of a quantized module, given away. Computes a window of modules when they are not there yet.
+  std::vector<std::byte> bytes(const SafetensorsWriter::Entry& entry);
+  /// Quantizes all of begin()'s modules for their errors alone.
+  void measure();
+
+  std::vector<ModuleError>& errors() noexcept { return errors_; }  ///< [modules of the plan]
+
+ private:
+  struct Slice;
+  void compute(std::size_t first);
+  void quantize_slice(Slice& slice, std::vector<float>& scratch);
+
+  const Checkpoint& checkpoint_;
+  const QuantPlan& plan_;
+  const QuantMethod& method_;
+  ThreadPool& threads_;
+  std::function<void(std::int64_t)> progress_;
+  std::vector<std::size_t> queue_;  ///< modules by the name of their tensors
+  std::vector<bool> done_;          ///< [modules of the plan]
+  std::map<std::string, std::vector<std::byte>, std::less<>> ready_;
+  std::vector<ModuleError> errors_;
+  std::int64_t weights_done_ = 0;
+  bool keep_bytes_ = true;
+};
+
+}  // namespace kedge

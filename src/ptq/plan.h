@@ -1,0 +1,47 @@
+// The plan of a quantized checkpoint: which tensors it will hold, in which shards, before any weight is read.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "io/checkpoint_writer.h"
+#include "model/family.h"
+#include "ptq/recipe.h"
+
+namespace kedge {
+
+/// A matrix of the model and what becomes of it.
+struct PlannedModule {
+  LinearRef linear;
+  std::optional<QuantArgs> args;  ///< nullopt: copied bit for bit
+  DType dtype = DType::bf16;      ///< of the source's weight
+  bool channel_fallback = false;  ///< cols is no multiple of the recipe's group
+  std::uint64_t source_bytes = 0, output_bytes = 0;
+
+  DType scale_dtype() const noexcept { return dtype == DType::f64 ? DType::f32 : dtype; }
+  std::string scheme() const { return args ? scheme_name(*args) : "none"; }
+};
+
+struct QuantPlan {
+  std::vector<PlannedModule> modules;            ///< in execution order
+  std::vector<TensorInfo> copies;                ///< all tensors that are no module's weight
+  std::vector<ShardPlan> shards;                 ///< whole layers each
+  std::map<std::string, std::size_t> module_of;  ///< output tensor -> index into modules
+  std::uint64_t output_bytes = 0;
+
+  /// Distinct schemes in use with their modules; the recipe's own first.
+  std::vector<std::pair<QuantArgs, std::vector<std::size_t>>> schemes(const QuantArgs& first) const;
+};
+
+/// Reads no weights. Error(usage): an override that matches no matrix. Error(unsupported): a weight whose dtype is
+/// not a float, or a recipe that quantizes nothing.
+QuantPlan plan_quantization(const Checkpoint& checkpoint, const Recipe& recipe, std::uint64_t max_shard_bytes);
+
+/// quantization_config's lists of names: numbers in names become \d+ where no name of `others` would match too.
+std::vector<std::string> compact_names(const std::vector<std::string>& names, const std::vector<std::string>& others);
+
+}  // namespace kedge
