@@ -1,0 +1,99 @@
+#include "cli/cli.h"
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/cpu.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "cli/command.h"
+#include "cli/help.h"
+#include "cli/output.h"
+#include "cli/parse.h"
+#include "kedge/error.h"
+
+namespace kedge::cli {
+namespace {
+
+// Beside ErrorCode's (docs/exit-codes.md).
+constexpr int kOutOfMemory = 9;
+constexpr int kBug = 70;          // EX_SOFTWARE of sysexits.h
+constexpr int kBrokenPipe = 141;  // as a shell shows a process that SIGPIPE ended
+
+std::string version_text() {
+  return std::string("kedge ") + version() + " (git " + git_hash() + ", " + build_type() + ", " +
+         isa_name(detect_isa()) + ")\n";
+}
+
+[[noreturn]] void unknown_command(const std::string& name) {
+  std::string known;
+  for (const Command* command : commands()) known += (known.empty() ? "" : ", ") + std::string(command->name);
+  throw Error(ErrorCode::usage, "there is no command \"" + name + "\"", "one of " + known);
+}
+
+int dispatch(const std::vector<std::string>& words) {
+  if (words.empty()) {
+    throw Error(ErrorCode::usage, "no command is given", "", "run \"kedge --help\" for the list");
+  }
+  const std::string& first = words.front();
+  if (first == "--help" || first == "-h") {
+    print(help_overview());
+    return 0;
+  }
+  if (first == "--version" || first == "-V") {
+    print(version_text());
+    return 0;
+  }
+  const Command* command = find_command(first);
+  if (command == nullptr) unknown_command(first);
+  const auto arguments = parse(*command, {words.begin() + 1, words.end()});
+  if (!arguments) {
+    print(help_for(*command));
+    return 0;
+  }
+  if (!command->common.empty()) set_quiet(arguments->flag("quiet"));
+  return command->run(*arguments);
+}
+
+// One line, whatever a file's name or content brings in.
+void complain(std::string_view message, std::string_view detail = {}) noexcept {
+  std::fputs("kedge: ", stderr);
+  for (const std::string_view part : {message, detail}) {
+    for (const char c : part) std::fputc(static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c, stderr);
+  }
+  std::fputc('\n', stderr);
+}
+
+}  // namespace
+
+int run(int argc, char** argv) noexcept {
+  std::signal(SIGPIPE, SIG_IGN);
+  install_interrupt_handler();
+  try {
+    const int code = dispatch(argc > 1 ? std::vector<std::string>(argv + 1, argv + argc) : std::vector<std::string>());
+    flush_output();
+    return code;
+  } catch (const Error& error) {
+    complain(error.what());
+    return error.exit_code();
+  } catch (const BrokenPipe&) {
+    return kBrokenPipe;
+  } catch (const std::bad_alloc&) {
+    complain("out of memory: the model, its context or the batch needs more than this machine has to give");
+    return kOutOfMemory;
+  } catch (const std::exception& error) {
+    complain("this is a bug in kedge, please report it: ", error.what());
+    return kBug;
+  } catch (...) {
+    complain("this is a bug in kedge, please report it: an unknown exception");
+    return kBug;
+  }
+}
+
+}  // namespace kedge::cli

@@ -1,0 +1,152 @@
+#include "kedge/quantize.h"
+
+#include <fmt/format.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/result.h"
+#include "kedge/error.h"
+
+namespace kedge::cli {
+namespace {
+
+constexpr Positional kPositionals[] = {
+    {"SRC", "the model: a Hugging Face directory in bf16, fp16 or fp32"},
+    {"DST", "the new directory; it must not exist (may be left out with --dry-run)", false},
+};
+
+constexpr Flag kFlags[] = {
+    {.name = "scheme",
+     .fallback = "w4a16-g128",
+     .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16)"},
+    {.name = "method", .fallback = "rtn", .help = "how codes are chosen; rtn: round to nearest"},
+    {.name = "override",
+     .type = FlagType::list,
+     .help = "another scheme, or none, for the modules that match (a glob, or re: and a regular expression); "
+             "later ones win",
+     .value_name = "PATTERN=SCHEME"},
+    {.name = "dry-run",
+     .type = FlagType::boolean,
+     .fallback = "false",
+     .help = "print sizes and bits per weight; read no weights, write nothing"},
+    {.name = "max-shard-size",
+     .type = FlagType::integer,
+     .fallback = "1000",
+     .help = "megabytes in one file, about; a file holds whole layers",
+     .value_name = "MB",
+     .minimum = 1,
+     .maximum = 1e6},
+    {.name = "threads",
+     .type = FlagType::integer,
+     .fallback = "0",
+     .help = "threads; 0: one per CPU that kedge may use",
+     .minimum = 0,
+     .maximum = 4096},
+};
+
+std::vector<QuantizeOverride> overrides(const Arguments& arguments) {
+  std::vector<QuantizeOverride> out;
+  for (const std::string& text : arguments.list("override")) {
+    const std::size_t at = text.rfind('=');  // a pattern may hold '=', a scheme does not
+    if (at == std::string::npos || at == 0 || at + 1 == text.size()) {
+      throw Error(ErrorCode::usage, "--override is \"" + text + "\"", "PATTERN=SCHEME or PATTERN=none");
+    }
+    out.push_back({text.substr(0, at), text.substr(at + 1)});
+  }
+  return out;
+}
+
+std::string in_megabytes(std::uint64_t bytes) { return fmt::format("{:.2f}", double(bytes) / 1e6); }
+
+void print_table(const QuantizeReport& report) {
+  print(fmt::format("{:<14}{:<16}{:>8}{:>15}{:>12}{:>12}{:>8}{:>12}\n", "role", "scheme", "modules", "weights",
+                    "source MB", "output MB", "bits", report.dry_run ? "" : "rel. error"));
+  for (const QuantizeGroup& group : report.groups) {
+    const std::string error =
+        report.dry_run || group.scheme == "none" ? "" : fmt::format("{:.4f}", group.relative_rms_error);
+    print(fmt::format("{:<14}{:<16}{:>8}{:>15}{:>12}{:>12}{:>8.3f}{:>12}\n", group.role, group.scheme, group.modules,
+                      group.weights, in_megabytes(group.source_bytes), in_megabytes(group.output_bytes),
+                      group.bits_per_weight(), error));
+  }
+  print(fmt::format("{:<14}{:<16}{:>8}{:>15}{:>12}{:>12}{:>8.3f}\n", "all", "", "", report.weights,
+                    in_megabytes(report.source_bytes), in_megabytes(report.output_bytes), report.bits_per_weight));
+  if (report.channel_fallbacks > 0) {
+    print(fmt::format("{} modules have inputs that are no multiple of the group: they get one scale per channel\n",
+                      report.channel_fallbacks));
+  }
+}
+
+void print_json(const QuantizeOptions& options, const QuantizeReport& report) {
+  const Json config = {{"source", options.source.string()}, {"destination", options.destination.string()},
+                       {"scheme", report.scheme},           {"method", report.method},
+                       {"recipe_hash", report.recipe_hash}, {"dry_run", report.dry_run}};
+  Json results = {{"model_type", report.model_type},
+                  {"source_hash", report.source_hash.empty() ? Json(nullptr) : Json(report.source_hash)},
+                  {"weights", report.weights},
+                  {"source_bytes", report.source_bytes},
+                  {"output_bytes", report.output_bytes},
+                  {"bits_per_weight", report.bits_per_weight},
+                  {"quantized_bits_per_weight", report.quantized_bits_per_weight},
+                  {"channel_fallbacks", report.channel_fallbacks},
+                  {"shards", report.shards},
+                  {"shards_resumed", report.shards_resumed},
+                  {"seconds", report.seconds}};
+  results["groups"] = Json::array();
+  for (const QuantizeGroup& group : report.groups) {
+    Json row = {{"role", group.role},
+                {"scheme", group.scheme},
+                {"modules", group.modules},
+                {"weights", group.weights},
+                {"source_bytes", group.source_bytes},
+                {"output_bytes", group.output_bytes},
+                {"bits_per_weight", group.bits_per_weight()}};
+    if (!report.dry_run && group.scheme != "none") row["relative_rms_error"] = group.relative_rms_error;
+    results["groups"].push_back(std::move(row));
+  }
+  print(result_json("kedge.quantize/1", {}, report.threads, config, std::move(results)));
+}
+
+int run_quantize(const Arguments& arguments) {
+  QuantizeOptions options;
+  options.source = arguments.text("SRC");
+  options.destination = arguments.text("DST");
+  options.scheme = arguments.text("scheme");
+  options.method = arguments.text("method");
+  options.overrides = overrides(arguments);
+  options.threads = static_cast<int>(arguments.integer("threads"));
+  options.max_shard_bytes = static_cast<std::uint64_t>(arguments.integer("max-shard-size")) * 1'000'000;
+  options.dry_run = arguments.flag("dry-run");
+  if (options.destination.empty() && !options.dry_run) {
+    throw Error(ErrorCode::usage, "DST is missing", "the directory to write, or --dry-run");
+  }
+  const QuantizeReport report = quantize(options);
+  if (arguments.flag("json")) {
+    print_json(options, report);
+  } else {
+    print_table(report);
+  }
+  if (!report.dry_run) {
+    note(fmt::format("wrote {} ({} of {}) in {:.1f} s", options.destination.string(), megabytes(report.output_bytes),
+                     megabytes(report.source_bytes), report.seconds));
+  }
+  return 0;
+}
+
+}  // namespace
+
+constinit const Command quantize_command{
+    .name = "quantize",
+    .summary = "Quantize a checkpoint to a compressed-tensors directory that kedge, vLLM and transformers open",
+    .positionals = kPositionals,
+    .flags = kFlags,
+    .common = kPlainFlags,
+    .example = "kedge quantize models/demo-4m demo-w4 --scheme w4a16-g128",
+    .run = run_quantize,
+    .details =
+        "Attention, MLP and expert matrices are quantized; routers, norms, embeddings and lm_head stay as they "
+        "are. One layer is in memory at a time. A run that was stopped leaves DST.partial; the same command "
+        "resumes it and gives the bytes of an undisturbed run."};
+
+}  // namespace kedge::cli
