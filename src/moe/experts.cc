@@ -1,7 +1,6 @@
 #include "moe/experts.h"
 
-#include <utility>
-#include <vector>
+#include <string>
 
 namespace kedge {
 namespace {
@@ -17,23 +16,27 @@ PackedWeight load_one(const WeightSource& source, const std::string& module, std
 
 PackedExperts load_experts(const WeightSource& source, const std::string& prefix, const ExpertFfnDesc& desc,
                            const LoadOptions& options, ThreadPool* threads) {
-  std::vector<ExpertWeights> experts(static_cast<std::size_t>(desc.num_experts));
+  const auto load_expert = [&](std::int64_t e) {
+    const std::string expert = prefix + "." + std::to_string(e);
+    return ExpertWeights{
+        load_one(source, expert + ".gate_proj", desc.intermediate_size, desc.hidden_size, options),
+        load_one(source, expert + ".up_proj", desc.intermediate_size, desc.hidden_size, options),
+        load_one(source, expert + ".down_proj", desc.hidden_size, desc.intermediate_size, options),
+    };
+  };
+  PackedExperts experts(desc.num_experts, load_expert(0));
   const auto load = [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t e = begin; e < end; ++e) {
-      const std::string expert = prefix + "." + std::to_string(e);
-      ExpertWeights& weights = experts[static_cast<std::size_t>(e)];
-      weights.gate = load_one(source, expert + ".gate_proj", desc.intermediate_size, desc.hidden_size, options);
-      weights.up = load_one(source, expert + ".up_proj", desc.intermediate_size, desc.hidden_size, options);
-      weights.down = load_one(source, expert + ".down_proj", desc.hidden_size, desc.intermediate_size, options);
+      experts.set(e + 1, load_expert(e + 1));
     }
   };
   if (threads != nullptr) {
-    threads->parallel_for(desc.num_experts, 1, load);
+    threads->parallel_for(desc.num_experts - 1, 1, load);
   } else {
-    load(0, desc.num_experts, 0);
+    load(0, desc.num_experts - 1, 0);
   }
   source.done(prefix);  // the fused form, where the file has it
-  return PackedExperts(std::move(experts));
+  return experts;
 }
 
 }  // namespace kedge

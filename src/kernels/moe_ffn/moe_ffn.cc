@@ -1,6 +1,7 @@
 #include "kernels/moe_ffn/moe_ffn.h"
 
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 #include "kernels/moe_ffn/rows.h"
@@ -9,6 +10,10 @@ namespace kedge {
 namespace {
 
 std::size_t round_up(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+std::size_t slab_bytes(const ExpertWeights& e) {
+  return round_up(e.gate.bytes_) + round_up(e.up.bytes_) + round_up(e.down.bytes_);
+}
 
 const char* refuse_fused(const ExpertFfnDesc&, const PackedExperts& experts) {
   return experts_isa(experts) == Isa::scalar ? "has no scalar kernels" : nullptr;
@@ -36,28 +41,39 @@ PackedExperts::~PackedExperts() = default;
 PackedExperts::PackedExperts(PackedExperts&&) noexcept = default;
 PackedExperts& PackedExperts::operator=(PackedExperts&&) noexcept = default;
 
-PackedExperts::PackedExperts(std::vector<ExpertWeights> experts) : experts_(std::move(experts)) {
-  std::size_t total = 0;
-  for (const ExpertWeights& e : experts_) {
-    total += round_up(e.gate.bytes_) + round_up(e.up.bytes_) + round_up(e.down.bytes_);
+PackedExperts::PackedExperts(std::int64_t count, ExpertWeights first)
+    : experts_(static_cast<std::size_t>(count)), stride_(slab_bytes(first)) {
+  slab_ = Buffer(stride_ * experts_.size());
+  set(0, std::move(first));
+}
+
+void PackedExperts::set(std::int64_t expert, ExpertWeights weights) {
+  ExpertWeights& e = experts_[static_cast<std::size_t>(expert)];
+  e = std::move(weights);
+  if (slab_bytes(e) != stride_) {
+    return;
   }
-  slab_ = Buffer(total);
-  std::byte* at = slab_.data();
-  for (ExpertWeights& e : experts_) {
-    for (PackedWeight* w : {&e.gate, &e.up, &e.down}) {
-      if (w->bytes_ == 0) {
-        continue;
-      }
-      std::memcpy(at, w->bytes_at_, w->bytes_);
-      w->storage_ = Buffer();
-      w->bytes_at_ = at;
-      at += round_up(w->bytes_);
+  std::byte* at = slab_.data() + stride_ * static_cast<std::size_t>(expert);
+  for (PackedWeight* w : {&e.gate, &e.up, &e.down}) {
+    if (w->bytes_ == 0) {
+      continue;
     }
+    std::memcpy(at, w->bytes_at_, w->bytes_);
+    w->storage_ = Buffer();
+    w->bytes_at_ = at;
+    at += round_up(w->bytes_);
   }
 }
 
 std::int64_t PackedExperts::size() const noexcept { return static_cast<std::int64_t>(experts_.size()); }
-std::size_t PackedExperts::num_bytes() const noexcept { return slab_.size(); }
+
+std::size_t PackedExperts::num_bytes() const noexcept {
+  std::size_t bytes = slab_.size();
+  for (const ExpertWeights& e : experts_) {
+    bytes += e.gate.storage_.size() + e.up.storage_.size() + e.down.storage_.size();
+  }
+  return bytes;
+}
 
 const ExpertWeights& PackedExperts::operator[](std::int64_t expert) const noexcept {
   return experts_[static_cast<std::size_t>(expert)];

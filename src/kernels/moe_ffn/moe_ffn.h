@@ -39,15 +39,19 @@ struct ExpertWeights {
   PackedWeight gate, up, down;
 };
 
-/// All experts of a layer in the layouts chosen for them, moved into one slab: an expert's matrix is often smaller
-/// than a huge page. Opaque outside src/kernels.
+/// All experts of a layer in the layouts chosen for them, in one slab: an expert's matrix is often smaller than a huge
+/// page. Filled expert by expert, so that a layer never stands in memory twice. Opaque outside src/kernels.
 class PackedExperts {
  public:
   PackedExperts();
   ~PackedExperts();
   PackedExperts(PackedExperts&&) noexcept;
   PackedExperts& operator=(PackedExperts&&) noexcept;
-  explicit PackedExperts(std::vector<ExpertWeights> experts);
+  /// Takes a slab for `count` experts of the size of `first`, which becomes expert 0.
+  PackedExperts(std::int64_t count, ExpertWeights first);
+  /// Moves an expert into the slab; one of another size (mixed bits) keeps memory of its own. May be called for
+  /// different experts from several threads at once; every expert must be set before the first use.
+  void set(std::int64_t expert, ExpertWeights weights);
 
   std::int64_t size() const noexcept;
   std::size_t num_bytes() const noexcept;
@@ -56,6 +60,7 @@ class PackedExperts {
  private:
   std::vector<ExpertWeights> experts_;
   Buffer slab_;
+  std::size_t stride_ = 0;  ///< bytes of one expert in the slab
 };
 
 /// x, y: [T, H]; weights: [T, k]. intermediate (may be null): receives h [P, I] in the permutation's order.

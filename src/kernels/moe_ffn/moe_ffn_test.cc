@@ -88,16 +88,21 @@ PackedWeight random_weight(std::int64_t n, std::int64_t k, int bits, std::uint32
 }
 
 PackedExperts make_experts(const Layer& s, const LoadOptions& options) {
-  std::vector<ExpertWeights> experts;
+  PackedExperts experts;
   for (std::int64_t e = 0; e < s.experts; ++e) {
     constexpr int kBits[] = {4, 8, 32, 3};
     const int bits = s.mixed ? kBits[e % 4] : s.bits;
     const auto seed = static_cast<std::uint32_t>(e * 10);
-    experts.push_back({random_weight(s.size, s.hidden, bits, seed, options),
-                       random_weight(s.size, s.hidden, bits, seed + 1, options),
-                       random_weight(s.hidden, s.size, bits, seed + 2, options)});
+    ExpertWeights weights{random_weight(s.size, s.hidden, bits, seed, options),
+                          random_weight(s.size, s.hidden, bits, seed + 1, options),
+                          random_weight(s.hidden, s.size, bits, seed + 2, options)};
+    if (e == 0) {
+      experts = PackedExperts(s.experts, std::move(weights));
+    } else {
+      experts.set(e, std::move(weights));
+    }
   }
-  return PackedExperts(std::move(experts));
+  return experts;
 }
 
 ExpertFfnDesc describe(const Layer& s) { return {s.experts, s.hidden, s.size, s.activation}; }
