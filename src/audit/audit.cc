@@ -191,7 +191,7 @@ std::vector<Channel> make_channels(const AuditOptions& options, const DecoderMod
 }
 
 void write_outputs(const AuditOptions& options, const AuditReport& report, const Traces& traces) {
-  make_folder(options.out);
+  const OutFolder folder(options.out);
   if (traces.wanted) {
     save_trace(traces.original, options.out / "original.trace.safetensors",
                {{"model", report.original.path}, {"sha256", report.original.sha256}});

@@ -179,8 +179,12 @@ TEST(Options, AreChecked) {
   const std::filesystem::path folder = std::filesystem::temp_directory_path() / "kedge-audit-out";
   std::filesystem::remove_all(folder);
   require_free(folder, {"report.json"}, false);
-  make_folder(folder);
-  std::ofstream(folder / "report.json") << "{}";
+  { const OutFolder empty(folder); }
+  EXPECT_FALSE(std::filesystem::exists(folder));
+  {
+    const OutFolder kept(folder);
+    std::ofstream(folder / "report.json") << "{}";
+  }
   require_free(folder, {"report.json"}, true);
   try {
     require_free(folder, {"report.json"}, false);

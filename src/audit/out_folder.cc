@@ -1,6 +1,7 @@
 #include "audit/out_folder.h"
 
 #include <system_error>
+#include <utility>
 
 #include "kedge/error.h"
 
@@ -19,10 +20,15 @@ void require_free(const std::filesystem::path& folder, std::initializer_list<con
   }
 }
 
-void make_folder(const std::filesystem::path& folder) {
+OutFolder::OutFolder(std::filesystem::path folder) : folder_(std::move(folder)) {
   std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw Error(ErrorCode::io, "cannot make the folder " + folder.string() + ": " + error.message());
+  std::filesystem::create_directories(folder_, error);
+  if (error) throw Error(ErrorCode::io, "cannot make the folder " + folder_.string() + ": " + error.message());
+}
+
+OutFolder::~OutFolder() {
+  std::error_code not_empty;
+  std::filesystem::remove(folder_, not_empty);
 }
 
 }  // namespace kedge

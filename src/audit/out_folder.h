@@ -9,7 +9,17 @@ namespace kedge {
 /// Error(exists) when one of the files is in the folder and overwrite is not set; Error(exists) when the folder's name
 /// is a file's.
 void require_free(const std::filesystem::path& folder, std::initializer_list<const char*> files, bool overwrite);
-/// With all its parents. Error(io).
-void make_folder(const std::filesystem::path& folder);
+/// A folder to write into, made with all its parents where it is not there; it is removed again when it is still empty
+/// at the end. Error(io).
+class OutFolder {
+ public:
+  explicit OutFolder(std::filesystem::path folder);
+  ~OutFolder();
+  OutFolder(const OutFolder&) = delete;
+  OutFolder& operator=(const OutFolder&) = delete;
+
+ private:
+  std::filesystem::path folder_;
+};
 
 }  // namespace kedge

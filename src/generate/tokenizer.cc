@@ -226,6 +226,9 @@ Tokenizer Tokenizer::parse(std::string_view text, const std::string& where) {
 }
 
 Tokenizer Tokenizer::open(const std::filesystem::path& directory) {
+  if (!std::filesystem::is_directory(directory)) {
+    throw Error(ErrorCode::not_found, "there is no folder " + directory.string(), "a Hugging Face model directory");
+  }
   const auto path = directory / "tokenizer.json";
   Tokenizer tokenizer = parse(read_file(path, max_file_bytes), path.string());
   const auto config_path = directory / "tokenizer_config.json";
