@@ -91,17 +91,6 @@ class Scorer {
   std::vector<Target> targets_;
 };
 
-void check_tokens(const TokenRows& rows, std::int64_t vocab_size) {
-  for (const auto& row : rows.rows) {
-    const std::int32_t highest = *std::max_element(row.begin(), row.end());
-    if (highest >= vocab_size) {
-      throw Error(ErrorCode::mismatch, "the tokenizer gives the id " + std::to_string(highest),
-                  "ids below " + std::to_string(vocab_size) + ", the model's vocabulary",
-                  "use the tokenizer that belongs to the model");
-    }
-  }
-}
-
 std::int64_t scored_bytes(const Tokenizer& tokenizer, const std::vector<std::int32_t>& row) {
   std::size_t bytes = 0;
   for (std::size_t i = 1; i < row.size(); ++i) bytes += tokenizer.token_bytes(row[i]).size();
@@ -155,7 +144,7 @@ PerplexityResult perplexity(const PerplexityOptions& options) {
     throw Error(ErrorCode::usage, "a sequence length of " + std::to_string(options.seqlen),
                 "at most " + std::to_string(spec.max_position_embeddings) + ", the model's context");
   }
-  check_tokens(rows, spec.vocab_size);
+  check_token_ids(rows.rows, spec.vocab_size);
   result.isa = isa_name(load_options.isa);
   result.threads = threads.size();
   result.explain = model.model.explain();

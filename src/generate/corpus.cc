@@ -49,8 +49,7 @@ TokenRows read_token_rows(const Tokenizer& tokenizer, const std::vector<std::fil
   std::vector<std::int64_t> full_rows;
   for (const auto& file : files) {
     throw_if_interrupted();
-    const std::string text = read_file(file, max_text_bytes);
-    if (text.empty()) throw Error(ErrorCode::usage, "the text " + file.string() + " is empty", "some text");
+    const std::string text = read_text(file);
     sha.update(text);
     result.names.push_back(file.string());
     ids.push_back(tokenizer.encode(text));
@@ -77,6 +76,23 @@ TokenRows read_token_rows(const Tokenizer& tokenizer, const std::vector<std::fil
                 "two tokens or more: the first predicts the second");
   }
   return result;
+}
+
+std::string read_text(const std::filesystem::path& file) {
+  std::string text = read_file(file, max_text_bytes);
+  if (text.empty()) throw Error(ErrorCode::usage, "the text " + file.string() + " is empty", "some text");
+  return text;
+}
+
+void check_token_ids(std::span<const std::vector<std::int32_t>> rows, std::int64_t vocab_size) {
+  for (const auto& row : rows) {
+    for (const std::int32_t id : row) {
+      if (id < vocab_size) continue;
+      throw Error(ErrorCode::mismatch, "the tokenizer gives the id " + std::to_string(id),
+                  "ids below " + std::to_string(vocab_size) + ", the model's vocabulary",
+                  "use the tokenizer that belongs to the model");
+    }
+  }
 }
 
 }  // namespace kedge

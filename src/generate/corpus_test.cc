@@ -80,5 +80,11 @@ TEST_F(Corpus, Complains) {
   EXPECT_EQ(error({folder_ / "none"}, 256), ErrorCode::not_found);
 }
 
+TEST(TokenIds, MustBeInTheVocabulary) {
+  const std::vector<std::vector<std::int32_t>> rows{{1, 2}, {99, 3}};
+  EXPECT_NO_THROW(check_token_ids(rows, 100));
+  EXPECT_THROW(check_token_ids(rows, 99), Error);
+}
+
 }  // namespace
 }  // namespace kedge

@@ -62,7 +62,7 @@ struct Tokenizer::Impl {
   std::optional<Bpe> bpe;
   PostProcessor post_processor;
   TokenDecoder decoder;
-  std::int32_t bos = -1;
+  std::int32_t bos = -1, eos = -1;
   std::string hash;
 
   void add_vocab(const BpeFile& file, const std::string& where);
@@ -235,9 +235,13 @@ Tokenizer Tokenizer::open(const std::filesystem::path& directory) {
   if (std::filesystem::exists(config_path)) {
     const Json config = read_json(config_path);
     if (!config.is_object()) throw Error(ErrorCode::bad_file, config_path.string() + " is not a JSON object");
-    const Json* bos = &member(config, "bos_token");
-    if (bos->is_object()) bos = &member(*bos, "content");
-    if (bos->is_string()) tokenizer.impl_->bos = tokenizer.token_to_id(bos->get_ref<const std::string&>());
+    const auto id_of = [&](const char* key) {
+      const Json* token = &member(config, key);
+      if (token->is_object()) token = &member(*token, "content");
+      return token->is_string() ? tokenizer.token_to_id(token->get_ref<const std::string&>()) : -1;
+    };
+    tokenizer.impl_->bos = id_of("bos_token");
+    tokenizer.impl_->eos = id_of("eos_token");
   }
   return tokenizer;
 }
@@ -289,6 +293,7 @@ bool Tokenizer::is_special(std::int32_t id) const noexcept {
 }
 
 std::int32_t Tokenizer::bos_id() const noexcept { return impl_->bos; }
+std::int32_t Tokenizer::eos_id() const noexcept { return impl_->eos; }
 bool Tokenizer::is_byte_level() const noexcept { return impl_->decoder.is_byte_level(); }
 std::string Tokenizer::content_hash() const { return impl_->hash; }
 

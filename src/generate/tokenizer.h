@@ -18,7 +18,7 @@ namespace kedge {
 
 class Tokenizer {
  public:
-  /// directory/tokenizer.json (+ tokenizer_config.json when there, for the name of the bos token). Error(not_found),
+  /// directory/tokenizer.json (+ tokenizer_config.json when there, for the names of the bos and eos tokens). Error(not_found),
   /// Error(bad_file), Error(unsupported) names the part that kedge does not have.
   static Tokenizer open(const std::filesystem::path& directory);
   static Tokenizer parse(std::string_view tokenizer_json, const std::string& where);
@@ -39,6 +39,8 @@ class Tokenizer {
   bool is_special(std::int32_t id) const noexcept;
   /// bos_token of tokenizer_config.json; -1 when there is none.
   std::int32_t bos_id() const noexcept;
+  /// eos_token of tokenizer_config.json; -1 when there is none.
+  std::int32_t eos_id() const noexcept;
   /// Is decoding the concatenation of token_bytes()?
   bool is_byte_level() const noexcept;
   /// SHA-256 of vocabulary, merges, added tokens and the other parts: equal hashes tokenize alike.

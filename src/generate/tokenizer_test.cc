@@ -170,6 +170,7 @@ TEST(Tokenizer, LooksUpTokens) {
   EXPECT_FALSE(demo().is_special(1));
   EXPECT_FALSE(demo().is_special(-1));
   EXPECT_EQ(demo().bos_id(), 0);
+  EXPECT_EQ(demo().eos_id(), 0);
   EXPECT_EQ(demo().token_bytes(demo().encode(" the").at(0)), " the");
   EXPECT_EQ(demo().decode(Ids{0, 40, 99999, -5}), "<|endoftext|>H");
   EXPECT_EQ(demo().decode(Ids{0, 40}, true), "H");
