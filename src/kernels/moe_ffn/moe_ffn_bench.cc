@@ -29,12 +29,17 @@ void run(benchmark::State& state, std::int64_t experts, std::int64_t size, std::
   std::vector<PackedExperts> ring;
   const std::int64_t layers = tokens > 64 ? 1 : 4;
   for (std::int64_t l = 0; l < layers; ++l) {
-    std::vector<ExpertWeights> weights;
+    PackedExperts packed;
     for (std::int64_t e = 0; e < experts; ++e) {
-      weights.push_back({make_weight(size, kHidden, group, options), make_weight(size, kHidden, group, options),
-                         make_weight(kHidden, size, group, options)});
+      ExpertWeights weights{make_weight(size, kHidden, group, options), make_weight(size, kHidden, group, options),
+                            make_weight(kHidden, size, group, options)};
+      if (e == 0) {
+        packed = PackedExperts(experts, std::move(weights));
+      } else {
+        packed.set(e, std::move(weights));
+      }
     }
-    ring.emplace_back(std::move(weights));
+    ring.push_back(std::move(packed));
   }
   std::mt19937 engine(3);
   std::vector<std::vector<std::int32_t>> offsets, token, pair_of;

@@ -1,0 +1,2 @@
+#define KEDGE_PRODUCT_TILE product_tile_scalar
+#include "kernels/product/impl.h"
