@@ -1,0 +1,2 @@
+#define KEDGE_CHOLESKY_KERNELS cholesky_avx2
+#include "kernels/cholesky/impl.h"

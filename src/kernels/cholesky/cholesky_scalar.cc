@@ -1,0 +1,2 @@
+#define KEDGE_CHOLESKY_KERNELS cholesky_scalar
+#include "kernels/cholesky/impl.h"
