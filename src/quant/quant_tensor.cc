@@ -2,78 +2,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
-#include <limits>
 
 #include "base/check.h"
 
 namespace kedge {
-namespace {
-
-// Independent lanes let the compiler vectorize a minimum or maximum; order does not matter to either.
-constexpr int kLanes = 16;
-
-struct Range {
-  float min, max;
-};
-
-Range range_of(const float* w, std::int64_t n) noexcept {
-  float lo[kLanes] = {}, hi[kLanes] = {};  // zero belongs to every range
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      lo[lane] = w[i + lane] < lo[lane] ? w[i + lane] : lo[lane];
-      hi[lane] = w[i + lane] > hi[lane] ? w[i + lane] : hi[lane];
-    }
-  }
-  for (; i < n; ++i) {
-    lo[0] = w[i] < lo[0] ? w[i] : lo[0];
-    hi[0] = w[i] > hi[0] ? w[i] : hi[0];
-  }
-  return {*std::min_element(lo, lo + kLanes), *std::max_element(hi, hi + kLanes)};
-}
-
-float clamp(float x, float lo, float hi) noexcept {
-  const float above = x > lo ? x : lo;  // NaN becomes lo, so that a code is always in range
-  return above < hi ? above : hi;
-}
-
-// Adding 1.5 * 2^23 rounds |x| < 2^22 to an integer, ties to even, and leaves it in the low bits.
-constexpr float kRounder = 12582912.0f;
-
-std::uint32_t round_to_bits(float x) noexcept { return std::bit_cast<std::uint32_t>(x + kRounder); }
-float round_even(float x) noexcept { return (x + kRounder) - kRounder; }
-
-void encode_group(const float* w, std::int64_t n, float scale, float zero, int mid, std::uint8_t* codes) noexcept {
-  const float lo = static_cast<float>(-mid), hi = static_cast<float>(mid - 1);
-  const auto offset = static_cast<std::uint32_t>(mid);
-  for (std::int64_t i = 0; i < n; ++i) {
-    codes[i] = static_cast<std::uint8_t>(round_to_bits(clamp(w[i] / scale + zero, lo, hi)) + offset);
-  }
-}
-
-struct ScaleLimits {
-  float max, epsilon;
-};
-
-ScaleLimits scale_limits(DType dtype) noexcept {
-  switch (dtype) {
-    case DType::f16: return {65504.0f, 0x1p-10f};
-    case DType::bf16: return {0x1.fep127f, 0x1p-7f};
-    default: return {std::numeric_limits<float>::max(), 0x1p-23f};
-  }
-}
-
-/// Rounded and clamped; may be 0.
-float round_scale(float scale, DType dtype) noexcept {
-  const float limit = scale_limits(dtype).max;
-  const float clamped = clamp(scale, -limit, limit);
-  if (dtype == DType::f16) return to_float(to_float16(clamped));
-  if (dtype == DType::bf16) return to_float(to_bfloat16(clamped));
-  return clamped;
-}
-
-}  // namespace
 
 bool all_finite(std::span<const float> values) noexcept {
   // An exponent of all ones is NaN or infinity.
@@ -83,15 +15,11 @@ bool all_finite(std::span<const float> values) noexcept {
   return bad == 0;
 }
 
-float storable_scale(float scale, DType scale_dtype) noexcept {
-  const float rounded = round_scale(scale, scale_dtype);
-  return rounded == 0 ? scale_limits(scale_dtype).epsilon : rounded;
-}
-
 QuantTensor quantize_rtn(std::span<const float> weights, std::int64_t rows, std::int64_t cols, const QuantArgs& args,
-                         DType scale_dtype) {
+                         DType scale_dtype, const ScaleSearch& search) {
   KEDGE_CHECK(rows > 0 && cols > 0 && static_cast<std::int64_t>(weights.size()) == rows * cols);
   KEDGE_CHECK(args.num_bits >= 2 && args.num_bits <= 8 && args.group_for(cols) > 0 && cols % args.group_for(cols) == 0);
+  KEDGE_CHECK(search.importance.empty() || static_cast<std::int64_t>(search.importance.size()) == cols);
   KEDGE_CHECK(scale_dtype == DType::f32 || scale_dtype == DType::bf16 || scale_dtype == DType::f16);
 
   QuantTensor q;
@@ -104,23 +32,16 @@ QuantTensor quantize_rtn(std::span<const float> weights, std::int64_t rows, std:
   q.scales.resize(static_cast<std::size_t>(total));
   if (!args.symmetric) q.zeros.resize(static_cast<std::size_t>(total));
 
-  const int mid = args.mid_code();
-  const auto steps = static_cast<float>(args.max_code());
-  const float lo = static_cast<float>(-mid), hi = static_cast<float>(mid - 1);
   for (std::int64_t i = 0; i < total; ++i) {
     const float* w = weights.data() + i * group;
-    const Range range = range_of(w, group);
-    const float exact =
-        args.symmetric ? std::max(-range.min, range.max) / (steps / 2) : (range.max - range.min) / steps;
-    const float rounded = round_scale(exact, scale_dtype);
-    const float scale = rounded == 0 ? scale_limits(scale_dtype).epsilon : rounded;
-    float zero = 0;
+    const float* importance =
+        search.importance.empty() ? nullptr : search.importance.data() + i % q.groups() * group;
+    const GroupScale scale = find_scale(w, group, args, scale_dtype, search, importance);
+    q.scales[static_cast<std::size_t>(i)] = scale.scale;
     if (!args.symmetric) {
-      if (exact != 0) zero = round_even(clamp(lo - range.min / exact, lo, hi));
-      q.zeros[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(static_cast<int>(zero) + mid);
+      q.zeros[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(static_cast<int>(scale.zero) + args.mid_code());
     }
-    q.scales[static_cast<std::size_t>(i)] = scale;
-    encode_group(w, group, scale, zero, mid, q.codes.data() + i * group);
+    encode_group(w, group, args, scale, q.codes.data() + i * group);
   }
   return q;
 }

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "quant/scale_search.h"
 #include "quant/scheme.h"
 #include "tensor/dtype.h"
 
@@ -31,23 +32,19 @@ struct QuantTensor {
   }
 };
 
-/// Round to nearest of weights [rows, cols] (row-major fp32, finite: see all_finite). The reference is
-/// compressed-tensors 0.20 (calculate_qparams, _quantize); all arithmetic is fp32, signed codes are in
-/// [lo, hi] = [-2^(b-1), 2^(b-1) - 1], the stored ones add 2^(b-1):
-///   symmetric:  s = max |w| / ((2^b - 1) / 2), z = 0
-///   asymmetric: min <= 0 <= max, s = (max - min) / (2^b - 1), z = round_even(clamp(lo - min / s, lo, hi))
+/// Round to nearest of weights [rows, cols] (row-major fp32, finite: see all_finite). s and z of a group as
+/// `search` says (quant/scale_search.h); by default the reference is compressed-tensors 0.20 (calculate_qparams,
+/// _quantize). All arithmetic is fp32, signed codes are in [lo, hi] = [-2^(b-1), 2^(b-1) - 1], the stored ones add
+/// 2^(b-1):
 ///   code = round_even(clamp(w / s + z, lo, hi))
 /// z takes s as it is; then s is rounded to scale_dtype (and clamped to its largest finite value) and used for the
 /// codes. Where that gives 0 (a group of zeros, or too small for the dtype) s is the dtype's epsilon and every code
 /// equals z (0 in a group of zeros), so the group decodes to 0.
 /// cols must be a multiple of the group; scale_dtype is f32, bf16 or f16.
 QuantTensor quantize_rtn(std::span<const float> weights, std::int64_t rows, std::int64_t cols, const QuantArgs& args,
-                         DType scale_dtype);
+                         DType scale_dtype, const ScaleSearch& search = {});
 /// No NaN and no infinity.
 bool all_finite(std::span<const float> values) noexcept;
-/// The scale that a file of this dtype can hold: rounded to nearest even, clamped to the largest finite value,
-/// epsilon instead of 0.
-float storable_scale(float scale, DType scale_dtype) noexcept;
 /// out: [rows, cols].
 void dequantize(const QuantTensor& q, std::span<float> out);
 /// One row into out [cols].
