@@ -131,8 +131,8 @@ void encode_group(const float* w, std::int64_t count, const QuantArgs& args, Gro
   const CodeRange range(args);
   const auto offset = static_cast<std::uint32_t>(args.mid_code());
   for (std::int64_t i = 0; i < count; ++i) {
-    codes[i] = static_cast<std::uint8_t>(round_to_bits(clamp(w[i] / group.scale + group.zero, range.lo, range.hi)) +
-                                         offset);
+    codes[i] =
+        static_cast<std::uint8_t>(round_to_bits(clamp(w[i] / group.scale + group.zero, range.lo, range.hi)) + offset);
   }
 }
 

@@ -3,12 +3,12 @@
 // minmax (compressed-tensors 0.20, calculate_qparams; signed codes in [lo, hi] = [-2^(b-1), 2^(b-1) - 1]):
 //   symmetric:  s = max |w| / ((2^b - 1) / 2), z = 0
 //   asymmetric: min <= 0 <= max, s = (max - min) / (2^b - 1), z = round_even(clamp(lo - min / s, lo, hi))
-// mse: the range (max |w|; min and max) is multiplied by 1 - i / grid for i = 0, 1, ... below max_shrink * grid, and the
-// factor with the least  sum_k h_k (w_k - w^_k)^2  wins, the larger one of equals; w^ is decoded with the stored scale.
+// mse: the range (max |w|; min and max) is multiplied by 1 - i / grid for i = 0, 1, ... below max_shrink * grid, and
+// the factor with the least  sum_k h_k (w_k - w^_k)^2  wins, the larger one of equals; w^ is decoded with the stored
+// scale.
 //
 // The square, with h = diag(H), is the diagonal of the layer's own error tr((W - W^) H (W - W^)^T). GPTQ's code takes
-// |w - w^|^2.4 without h, a value found by trial that punishes outliers more; its grid (100) and max_shrink (0.8) are
-// the defaults here.
+// |w - w^|^2.4 without h and does not derive it; its grid (100) and max_shrink (0.8) are the defaults here.
 #pragma once
 
 #include <cstdint>

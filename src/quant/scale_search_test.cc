@@ -63,7 +63,8 @@ TEST(ScaleSearch, FindsTheLeastSquareOfTheGrid) {
           }
           ScaleSearch search;
           search.method = ScaleMethod::mse;
-          const GroupScale found = find_scale(w.data(), count, args, DType::bf16, search, h.empty() ? nullptr : h.data());
+          const float* importance = h.empty() ? nullptr : h.data();
+          const GroupScale found = find_scale(w.data(), count, args, DType::bf16, search, importance);
           const GroupScale widest = find_scale(w.data(), count, args, DType::bf16, {}, nullptr);
           const double best = least_error(w, args, DType::bf16, h);
           EXPECT_NEAR(error_of(w, args, found.scale, found.zero, h), best, 1e-4 * best) << bits << symmetric << count;

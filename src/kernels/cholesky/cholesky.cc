@@ -158,7 +158,7 @@ void cholesky_solve(const ExecContext& ctx, Isa isa, std::int64_t n, const float
   ArenaScope scope(ctx.scratch);
   float* scratch = ctx.scratch.take<float>(ctx.threads.size() * kSolveScratch);
   ctx.threads.parallel_for(m, kChunk, [&](std::int64_t begin, std::int64_t end, int thread) {
-    const Solve solve{cholesky_kernels(isa), product_kernel(isa), s, lds, b + begin, ldb, end - begin,
+    const Solve solve{cholesky_kernels(isa),           product_kernel(isa), s, lds, b + begin, ldb, end - begin,
                       scratch + thread * kSolveScratch};
     solve.forward(n);
     solve.backward(n);
@@ -176,7 +176,7 @@ void triangular_inverse(const ExecContext& ctx, Isa isa, std::int64_t n, const f
       const std::int64_t begin = (chunks - 1 - task) * kChunk, end = std::min(n, begin + kChunk);
       for (std::int64_t i = 0; i < n; ++i) std::fill(t + i * ldt + begin, t + i * ldt + end, 0.0f);
       for (std::int64_t i = begin; i < end; ++i) t[i * ldt + i] = 1.0f;
-      const Solve solve{cholesky_kernels(isa), product_kernel(isa), s, lds, t + begin, ldt, end - begin,
+      const Solve solve{cholesky_kernels(isa),           product_kernel(isa), s, lds, t + begin, ldt, end - begin,
                         scratch + thread * kSolveScratch};
       solve.backward(end);
     }

@@ -61,8 +61,9 @@ void solve_block(const float* c, std::int64_t ldc, std::int64_t size, bool backw
   for (std::int64_t i = 0; i < size; ++i) {
     for (std::int64_t j = 0; j < kCholeskyColumns; j += kLanes) {
       const std::int64_t count = least(kLanes, columns - j);
+      const float* from = x + i * ldx + j;
       store(copy + i * kCholeskyColumns + j,
-            count == kLanes ? load(x + i * ldx + j) : (count > 0 ? load_tail(x + i * ldx + j, count, 0.0f) : set1(0.0f)));
+            count >= kLanes ? load(from) : (count > 0 ? load_tail(from, count, 0.0f) : set1(0.0f)));
     }
   }
   if (backward) {

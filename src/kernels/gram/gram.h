@@ -19,9 +19,9 @@ struct GramJob {
   std::int64_t ldx = 0;
   const float* y = nullptr;  ///< null: y = x, and only j >= i of g is computed (below the diagonal g is undefined)
   std::int64_t ldy = 0;
-  const float* weights = nullptr;          ///< [rows], or null: all 1
-  const std::int32_t* row_ids = nullptr;   ///< [rows], or null: token t is row row_ids[t] of x and y; w stays w[t]
-  std::int64_t rows = 0, n = 0, m = 0;     ///< m is not read when y is null
+  const float* weights = nullptr;         ///< [rows], or null: all 1
+  const std::int32_t* row_ids = nullptr;  ///< [rows], or null: token t is row row_ids[t] of x and y; w stays w[t]
+  std::int64_t rows = 0, n = 0, m = 0;    ///< m is not read when y is null
   float* g = nullptr;
   std::int64_t ldg = 0;
 };

@@ -14,7 +14,8 @@ void run(benchmark::State& state) {
   const Isa isa = static_cast<Isa>(state.range(4));
   Arena scratch;
   const std::vector<float> x(static_cast<std::size_t>(n * rows), 0.01f), w(static_cast<std::size_t>(rows), 0.5f);
-  std::vector<std::vector<float>> g(static_cast<std::size_t>(jobs), std::vector<float>(static_cast<std::size_t>(n * n)));
+  const std::vector<float> zeros(static_cast<std::size_t>(n * n));
+  std::vector<std::vector<float>> g(static_cast<std::size_t>(jobs), zeros);
   std::vector<GramJob> list;
   for (auto& out : g) list.push_back({x.data(), n, nullptr, 0, w.data(), nullptr, rows, n, 0, out.data(), n});
   for (auto _ : state) {

@@ -64,7 +64,7 @@ struct Data {
 };
 
 constexpr Case kCases[] = {
-    {5, 40, 0, false, false},  {300, 100, 0, true, true}, {1, 7, 0, true, false},     {17, 33, 65, true, true},
+    {5, 40, 0, false, false},    {300, 100, 0, true, true}, {1, 7, 0, true, false},      {17, 33, 65, true, true},
     {260, 70, 31, false, false}, {3, 520, 0, true, true},   {64, 300, 290, false, true},
 };
 
@@ -81,7 +81,8 @@ TEST(Gram, EveryOutputIsOneChain) {
         for (std::int64_t i = 0; i < c.n; ++i) {
           const std::int64_t width = c.m == 0 ? c.n : c.m;
           for (std::int64_t j = c.m == 0 ? i : 0; j < width; ++j) {
-            ASSERT_EQ(out[i * data.ldg + j], data.expected(i, j)) << isa_name(isa) << " " << c.n << " " << i << " " << j;
+            ASSERT_EQ(out[i * data.ldg + j], data.expected(i, j))
+                << isa_name(isa) << " " << c.n << " " << i << " " << j;
           }
           for (std::int64_t j = width; j < data.ldg; ++j) ASSERT_EQ(out[i * data.ldg + j], data.g[i * data.ldg + j]);
         }

@@ -13,24 +13,24 @@
 
 namespace kedge {
 
-constexpr std::int64_t kProductTile = 256;  ///< most rows and columns of one tile
+constexpr std::int64_t kProductTile = 256;   ///< most rows and columns of one tile
 constexpr std::int64_t kProductDepth = 256;  ///< k of one packed block: with the tile, 2 x 256 KiB
 /// Floats of scratch that one product_tile call needs.
 constexpr std::int64_t kProductScratch = 2 * kProductTile * kProductDepth;
 
 struct ProductTile {
-  const float* a = nullptr;           ///< a(k, i) = a[k * a_k + i * a_i]
+  const float* a = nullptr;  ///< a(k, i) = a[k * a_k + i * a_i]
   std::int64_t a_k = 0, a_i = 1;
-  const float* b = nullptr;           ///< b(k, j) = b[k * b_k + j]
+  const float* b = nullptr;  ///< b(k, j) = b[k * b_k + j]
   std::int64_t b_k = 0;
-  std::int64_t k = 0, m = 0, n = 0;   ///< m, n at most kProductTile; k any
-  float* c = nullptr;                 ///< [m, n]
+  std::int64_t k = 0, m = 0, n = 0;  ///< m, n at most kProductTile; k any
+  float* c = nullptr;                ///< [m, n]
   std::int64_t ldc = 0;
   const std::int32_t* rows = nullptr;  ///< [k], or null: k stands for rows[k] in a and b
   const float* weights = nullptr;      ///< [k], or null: a(k, i) is a(k, i) * weights[k], rounded
   bool subtract = false;
-  bool upper = false;                 ///< only j >= i is wanted; below the diagonal c is left or overwritten
-  float* scratch = nullptr;           ///< [kProductScratch], aligned to 64 bytes
+  bool upper = false;        ///< only j >= i is wanted; below the diagonal c is left or overwritten
+  float* scratch = nullptr;  ///< [kProductScratch], aligned to 64 bytes
 };
 
 using ProductKernel = void (*)(const ProductTile&) noexcept;

@@ -1,0 +1,2 @@
+#define KEDGE_GPTQ_COLUMNS gptq_columns_scalar
+#include "kernels/gptq/impl.h"
