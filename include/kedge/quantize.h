@@ -16,15 +16,37 @@ struct QuantizeOverride {
   std::string scheme;
 };
 
+/// Where calibration text comes from and how it is packed (src/ptq/calibration_data.h).
+struct CalibrationOptions {
+  std::vector<std::filesystem::path> files;  ///< text, or .jsonl; none: the bundled text
+  std::string field = "text";                ///< of JSON lines: a string, or chat messages
+  std::int64_t nsamples = 128;               ///< sequences at most; 0: all
+  std::int64_t seqlen = 0;                   ///< 0: 2048, or the context where that is shorter
+  std::uint64_t seed = 42;
+};
+
 struct QuantizeOptions {
   std::filesystem::path source;
   std::filesystem::path destination;  ///< must not exist; a partial folder of the same plan is resumed
   std::string scheme = "w4a16-g128";  ///< a preset or a name of the grammar (src/quant/scheme.h)
-  std::string method = "rtn";
+  std::string method = "rtn";                     ///< quantize_methods()
   std::vector<QuantizeOverride> overrides;        ///< later ones win
   int threads = 0;                                ///< 0: one per CPU that this process may use
   std::uint64_t max_shard_bytes = 1'000'000'000;  ///< a file holds whole layers, at least one, up to about this
   bool dry_run = false;                           ///< plan only: no weight is read, nothing is written
+  // Of methods that need calibration, and of the router refit.
+  CalibrationOptions calibration;
+  std::filesystem::path cache_dir;                 ///< hidden states in files there; empty: in memory
+  double damping = 0.01;                           ///< of GPTQ's Hessian, times the mean of its diagonal
+  bool act_order = false;                          ///< columns by falling diagonal of the Hessian
+  std::string scale_search = "minmax";             ///< "minmax", "mse"
+  bool gate_weighted = false;                      ///< experts' Hessians weighted by the gate's scores
+  std::string expert_fallback = "all-tokens";      ///< of experts with too few tokens: "all-tokens", "rtn", "error"
+  std::int64_t min_expert_tokens = 128;
+  bool router_refit = false;                       ///< solve routers anew for the quantized path
+  double refit_ridge = 0.01;
+  std::string refit_weighting = "boundary";        ///< "boundary", "none"
+  double refit_tau_margins = 2.0;
 };
 
 /// Modules of one role and scheme; scheme "none": kept as they were. Role "other" counts all that is no matrix product.
@@ -59,7 +81,9 @@ struct QuantizeReport {
 /// Throws Error: usage (unknown scheme or method, a pattern that matches nothing, SRC = DST or DST inside SRC),
 /// exists (DST), unsupported (an already quantized source), bad_file (NaN or infinity in a weight), io, interrupted
 /// (the partial folder stays and is resumed by the same call).
-QuantizeReport quantize(const QuantizeOptions& options);
+/// tuners: of methods that need torch (kedge-torch has them); null: such a method is Error(unsupported).
+class LayerTunerFactory;
+QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuners = nullptr);
 
 /// Names of the quantization methods, for help and completion.
 std::vector<std::string> quantize_methods();

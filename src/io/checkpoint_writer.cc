@@ -95,6 +95,7 @@ struct CheckpointWriter::Impl {
   std::uint64_t total_size = 0;
   std::unique_ptr<FolderFd> folder_fd;
   std::chrono::milliseconds lock_wait{0};
+  bool complete = false;  ///< all files are there, side files too
   bool renamed = false;  ///< killed after the rename: only progress.json is left to remove
 
   const fs::path& folder() const { return renamed ? destination : partial; }
@@ -140,6 +141,7 @@ bool CheckpointWriter::Impl::load_progress(const fs::path& from) {
       json_get<std::string>(json, "plan", where) != plan_hash) {
     return false;
   }
+  complete = json_get_or<bool>(json, "complete", false, where);
   const Json& recorded = json.contains("shards") ? json["shards"] : Json();
   for (const std::string& name : names) {
     if (!recorded.is_object() || !recorded.contains(name) || !fs::exists(from / name)) continue;
@@ -148,6 +150,7 @@ bool CheckpointWriter::Impl::load_progress(const fs::path& from) {
       hashes[name] = hash;
     } else {
       note((from / name).string() + " has changed since it was written and is written again");
+      complete = false;
     }
   }
   return true;
@@ -158,6 +161,7 @@ void CheckpointWriter::Impl::save_progress() const {
   json["version"] = kProgressVersion;
   json["plan"] = plan_hash;
   json["shards"] = hashes;
+  if (complete) json["complete"] = true;
   write_file_atomically(partial / kProgress, json.dump(1) + "\n");
 }
 
@@ -273,6 +277,15 @@ void CheckpointWriter::write_file(const std::string& name, std::string_view cont
 
 void CheckpointWriter::copy_file(const fs::path& source) {
   write_file(source.filename().string(), read_file(source, kMaxCopyBytes));
+}
+
+const fs::path& CheckpointWriter::folder() const noexcept { return impl_->folder(); }
+bool CheckpointWriter::is_complete() const noexcept { return impl_->complete; }
+
+void CheckpointWriter::mark_complete() {
+  KEDGE_CHECK(impl_->hashes.size() == impl_->names.size());
+  impl_->complete = true;
+  if (!impl_->renamed) impl_->save_progress();
 }
 
 void CheckpointWriter::finish() {

@@ -49,6 +49,12 @@ class CheckpointWriter {
   void copy_file(const std::filesystem::path& source);
   /// Writes the index when there is more than one shard, fsyncs, renames to the destination. All shards must be done.
   void finish();
+  /// Records that all files are written: from now on scratch files (what only a run under way needs) may go, and a run
+  /// that finds the record has nothing left to do but that and finish().
+  void mark_complete();
+  bool is_complete() const noexcept;
+  /// Where files are now: the partial folder, or the destination after the rename.
+  const std::filesystem::path& folder() const noexcept;
 
  private:
   struct Impl;

@@ -143,6 +143,15 @@ void Block::forward(const ExecContext& ctx, float* h, std::span<const Segment> s
   add_scaled(ctx, h, y, rows * impl_->hidden_size, impl_->residual_scale);
 }
 
+void Block::observe_routing(const ExecContext& ctx, const float* h, std::int64_t rows) const {
+  ArenaScope scope(ctx.scratch);
+  const auto* moe = std::get_if<MoeBlock>(&impl_->mixer);
+  KEDGE_CHECK(moe != nullptr);
+  float* x = ctx.scratch.take<float>(rows * impl_->hidden_size);
+  impl_->norm.forward(ctx, h, rows, x);
+  moe->observe_routing(ctx, impl_->layer, x, rows);
+}
+
 std::size_t Block::num_bytes() const noexcept {
   std::size_t bytes = impl_->norm.num_bytes();
   if (const auto* m = std::get_if<AttentionModule>(&impl_->mixer)) bytes += m->num_bytes();

@@ -62,6 +62,9 @@ class Block {
   /// h += mixer(norm(h)); h: [T, H], rows of the segments one after the other; state must be at the same length for
   /// each block of a pass (the decoder advances it after the last).
   void forward(const ExecContext& ctx, float* h, std::span<const Segment> segments) const;
+  /// A MoE block's norm, router and selection on h [T, H], for the probe's sake (moe_input, routing); h stays. CHECKs
+  /// that it is a MoE block.
+  void observe_routing(const ExecContext& ctx, const float* h, std::int64_t rows) const;
   std::size_t num_bytes() const noexcept;
   /// Packed bytes read to compute one token (k experts of a MoE block).
   std::size_t active_bytes() const noexcept;

@@ -28,26 +28,20 @@ MoeBlock MoeBlock::load(const WeightSource& source, const std::string& prefix, c
   return block;
 }
 
-void MoeBlock::select(const ExecContext& ctx, const float* logits, std::int64_t rows, std::int32_t* ids, float* weights,
-                      float* scores) const {
+MoeBlock::Selection MoeBlock::select(const ExecContext& ctx, int layer, const float* x, std::int64_t rows) const {
   const std::int64_t experts = spec_.router.num_experts, k = spec_.router.num_experts_per_tok;
-  ctx.threads.parallel_for(rows, 16, [&](std::int64_t begin, std::int64_t end, int) {
-    route(spec_.router, logits + begin * experts, end - begin, selection_bias_, ids + begin * k, weights + begin * k,
-          scores + begin * experts, isa_);
-  });
-}
-
-void MoeBlock::forward(const ExecContext& ctx, int layer, const float* x, std::int64_t rows, float* y) const {
-  ArenaScope scope(ctx.scratch);
-  const std::int64_t experts = spec_.router.num_experts, k = spec_.router.num_experts_per_tok;
-  const std::int64_t hidden = desc_.hidden_size;
   float* logits = ctx.scratch.take<float>(rows * experts);
   float* scores = ctx.scratch.take<float>(rows * experts);
   float* weights = ctx.scratch.take<float>(rows * k);
   std::int32_t* ids = ctx.scratch.take<std::int32_t>(rows * k);
-  if (ctx.probe != nullptr && ctx.probe->wants(Site::moe_input)) ctx.probe->moe_input(layer, rows, hidden, x);
+  if (ctx.probe != nullptr && ctx.probe->wants(Site::moe_input)) {
+    ctx.probe->moe_input(layer, rows, desc_.hidden_size, x);
+  }
   router_.forward(ctx, x, rows, logits);
-  select(ctx, logits, rows, ids, weights, scores);
+  ctx.threads.parallel_for(rows, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    route(spec_.router, logits + begin * experts, end - begin, selection_bias_, ids + begin * k, weights + begin * k,
+          scores + begin * experts, isa_);
+  });
   if (ctx.probe != nullptr && ctx.probe->wants(Site::routing)) {
     RoutingDecision decision;
     decision.tokens = rows;
@@ -59,7 +53,19 @@ void MoeBlock::forward(const ExecContext& ctx, int layer, const float* x, std::i
     decision.scores = {scores, static_cast<std::size_t>(rows * experts)};
     ctx.probe->routing(layer, decision);
   }
+  return {ids, weights};
+}
 
+void MoeBlock::observe_routing(const ExecContext& ctx, int layer, const float* x, std::int64_t rows) const {
+  ArenaScope scope(ctx.scratch);
+  select(ctx, layer, x, rows);
+}
+
+void MoeBlock::forward(const ExecContext& ctx, int layer, const float* x, std::int64_t rows, float* y) const {
+  ArenaScope scope(ctx.scratch);
+  const std::int64_t experts = spec_.router.num_experts, k = spec_.router.num_experts_per_tok;
+  const std::int64_t hidden = desc_.hidden_size;
+  const auto [ids, weights] = select(ctx, layer, x, rows);
   const TokenPermutation permutation = make_permutation(ids, rows, k, experts, ctx.scratch);
   const bool observed = ctx.probe != nullptr && ctx.probe->wants(Site::expert_intermediate);
   float* intermediate = observed ? ctx.scratch.take<float>(rows * k * desc_.intermediate_size) : nullptr;

@@ -22,14 +22,21 @@ class MoeBlock {
   /// x, y: [rows, H]. layer names it to the probe, which sees moe_input, routing and expert_intermediate.
   void forward(const ExecContext& ctx, int layer, const float* x, std::int64_t rows, float* y) const;
 
+  /// Router and selection alone: the probe sees moe_input and routing, nothing else is computed.
+  void observe_routing(const ExecContext& ctx, int layer, const float* x, std::int64_t rows) const;
+
   std::size_t num_bytes() const noexcept;
   /// Bytes read for one token: router, k experts, shared expert.
   std::size_t active_bytes() const noexcept;
   std::string explain(std::int64_t tokens) const;
 
  private:
-  void select(const ExecContext& ctx, const float* logits, std::int64_t rows, std::int32_t* ids, float* weights,
-              float* scores) const;
+  /// ids and weights [rows, k] in the caller's arena scope.
+  struct Selection {
+    std::int32_t* ids;
+    float* weights;
+  };
+  Selection select(const ExecContext& ctx, int layer, const float* x, std::int64_t rows) const;
 
   Moe spec_;
   ExpertFfnDesc desc_;

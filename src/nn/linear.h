@@ -23,7 +23,7 @@ class Linear {
                             const LoadOptions& options);
   explicit Linear(PackedWeight weight) : weight_(std::move(weight)) {}
 
-  /// x: [rows, in] rows ldx apart; y: [rows, out] rows ldy apart.
+  /// The probe sees x (Site::linear_input). x: [rows, in] rows ldx apart; y: [rows, out] rows ldy apart.
   void forward(const ExecContext& ctx, const float* x, std::int64_t ldx, std::int64_t rows, float* y,
                std::int64_t ldy) const;
   void forward(const ExecContext& ctx, const float* x, std::int64_t rows, float* y) const {
@@ -38,6 +38,7 @@ class Linear {
  private:
   PackedWeight weight_;
   std::vector<float> bias_;  ///< [out] or empty
+  std::string module_;       ///< names it to the probe; empty: not observed
 };
 
 }  // namespace kedge

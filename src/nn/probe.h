@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 namespace kedge {
 
@@ -24,6 +25,7 @@ enum class Site : unsigned {
   moe_input = 4,            ///< the normed input of a MoE layer [T, H]
   expert_intermediate = 8,  ///< h of moe_ffn [P, I] in permutation order
   logits = 16,
+  linear_input = 32,  ///< x of every Linear (attention, MLP, shared expert, router, lm_head; not the experts')
 };
 
 class ForwardProbe {
@@ -38,6 +40,10 @@ class ForwardProbe {
   virtual void routing(int layer, const RoutingDecision& decision);
   virtual void moe_input(int layer, std::int64_t tokens, std::int64_t hidden_size, const float* x);
   virtual void expert_intermediate(int layer, std::span<const std::int32_t> offsets, std::int64_t size, const float* h);
+  /// module: canonical name ("model.layers.0.self_attn.q_proj"). x: [rows, size], rows ld apart. Linears that share an
+  /// input are reported one after the other with the same x.
+  virtual void linear_input(std::string_view module, std::int64_t rows, std::int64_t size, const float* x,
+                            std::int64_t ld);
   /// Rows for which logits were computed. [rows, vocab]
   virtual void logits(std::int64_t rows, std::int64_t vocab, const float* x);
 };

@@ -14,25 +14,17 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "generate/tokenizer.h"
+#include "kedge/quantize.h"
 
 namespace kedge {
 
 inline constexpr std::int64_t default_calibration_seqlen = 2048;
-
-struct CalibrationOptions {
-  std::vector<std::filesystem::path> files{};  ///< none: the bundled text
-  std::string field = "text";                  ///< of JSON lines: a string
-  std::int64_t nsamples = 128;                 ///< sequences at most; 0: all
-  std::int64_t seqlen = 0;                     ///< 0: default_calibration_seqlen, or the context where that is shorter
-  std::uint64_t seed = 42;
-};
 
 /// What of the model the data must fit.
 struct CalibrationModel {

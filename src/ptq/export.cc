@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <charconv>
 #include <map>
+#include <optional>
 #include <set>
 
 #include <fmt/format.h>
@@ -67,6 +67,17 @@ double rounded(double value) {
   return out;
 }
 
+// What calibration found out about each layer; the modules' own rows hold their errors.
+Json layer_rows(const std::vector<Json>& logs) {
+  Json layers = Json::array();
+  for (const Json& log : logs) {
+    Json row = log;
+    row.erase("modules");
+    layers.push_back(std::move(row));
+  }
+  return layers;
+}
+
 }  // namespace
 
 std::string quantized_config(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe) {
@@ -108,26 +119,27 @@ std::string quantized_config(const Checkpoint& checkpoint, const QuantPlan& plan
   return config.dump(2) + "\n";
 }
 
-std::string manifest(const Checkpoint& checkpoint, const std::string& source_hash, const QuantPlan& plan,
-                     const Recipe& recipe, std::span<const ModuleError> errors) {
+std::string manifest(const ManifestInput& in) {
   Json json;
   json["schema"] = "kedge.manifest/1";
   json["kedge"] = version();
   json["format"] = "compressed-tensors/pack-quantized";
-  json["source"] = {{"model_type", json_get_or<std::string>(checkpoint.config(), "model_type", "", "config.json")},
-                    {"content_hash", source_hash}};
-  json["recipe"] = recipe.to_json();
-  json["recipe_hash"] = recipe.hash();
+  json["source"] = {{"model_type", json_get_or<std::string>(in.checkpoint.config(), "model_type", "", "config.json")},
+                    {"content_hash", in.source_hash}};
+  json["recipe"] = in.recipe.to_json();
+  json["recipe_hash"] = in.recipe.hash();
+  if (in.data != nullptr) json["calibration"] = to_json(*in.data);
   Json modules = Json::array();
-  for (std::size_t i = 0; i < plan.modules.size(); ++i) {
-    const PlannedModule& module = plan.modules[i];
+  for (std::size_t i = 0; i < in.plan.modules.size(); ++i) {
+    const PlannedModule& module = in.plan.modules[i];
     Json row = {{"name", module.linear.module}, {"scheme", module.scheme()}};
     row["bits_per_weight"] =
         rounded(8.0 * double(module.output_bytes) / double(module.linear.rows * module.linear.cols));
-    if (module.args) row["relative_rms_error"] = rounded(errors[i].relative_rms());
+    if (module.args) row["relative_rms_error"] = rounded(in.errors[i].relative_rms());
     modules.push_back(std::move(row));
   }
   json["modules"] = std::move(modules);
+  if (!in.layers.empty()) json["layers"] = layer_rows(in.layers);
   return json.dump(1) + "\n";
 }
 
@@ -158,12 +170,10 @@ std::vector<std::filesystem::path> side_files(const std::filesystem::path& sourc
   return files;
 }
 
-// Sums as the bits of their doubles: a resumed run must print what an undisturbed one prints.
 std::string errors_to_json(const QuantPlan& plan, const ShardPlan& shard, std::span<const ModuleError> errors) {
   Json json = Json::object();
   for (const std::size_t i : modules_in(plan, shard)) {
-    json[plan.modules[i].linear.module] = {std::bit_cast<std::uint64_t>(errors[i].squared_error),
-                                           std::bit_cast<std::uint64_t>(errors[i].squared_weight)};
+    json[plan.modules[i].linear.module] = to_json(errors[i]);
   }
   return json.dump();
 }
@@ -174,11 +184,9 @@ bool errors_from_json(const std::string& text, const QuantPlan& plan, const Shar
   if (!json.is_object()) return false;
   std::map<std::string, ModuleError> read;
   for (const auto& [name, value] : json.items()) {
-    if (!value.is_array() || value.size() != 2 || !value[0].is_number_unsigned() || !value[1].is_number_unsigned()) {
-      return false;
-    }
-    read[name] = {std::bit_cast<double>(value[0].get<std::uint64_t>()),
-                  std::bit_cast<double>(value[1].get<std::uint64_t>())};
+    const std::optional<ModuleError> error = module_error_from_json(value);
+    if (!error) return false;
+    read[name] = *error;
   }
   for (const std::size_t i : modules_in(plan, shard)) {
     const auto at = read.find(plan.modules[i].linear.module);

@@ -6,8 +6,11 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "io/checkpoint.h"
-#include "ptq/module_quantizer.h"
+#include "ptq/calibration_data.h"
+#include "ptq/module_error.h"
 #include "ptq/plan.h"
 #include "ptq/recipe.h"
 
@@ -16,9 +19,17 @@ namespace kedge {
 /// The source's config with quantization_config added.
 std::string quantized_config(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe);
 
+struct ManifestInput {
+  const Checkpoint& checkpoint;
+  const std::string& source_hash;
+  const QuantPlan& plan;
+  const Recipe& recipe;
+  std::span<const ModuleError> errors;          ///< [modules of the plan]
+  const CalibrationData* data = nullptr;        ///< null: no calibration
+  std::vector<nlohmann::ordered_json> layers;   ///< LayerOutput::log of each layer; empty without calibration
+};
 /// kedge.manifest.json (docs/formats/manifest.md): no dates and no paths, so that equal inputs give equal bytes.
-std::string manifest(const Checkpoint& checkpoint, const std::string& source_hash, const QuantPlan& plan,
-                     const Recipe& recipe, std::span<const ModuleError> errors);
+std::string manifest(const ManifestInput& input);
 
 /// Tokenizer, generation and template files of the source, sorted by name.
 std::vector<std::filesystem::path> side_files(const std::filesystem::path& source);

@@ -3,13 +3,19 @@
 #include <string>
 
 #include "kedge/error.h"
+#include "ptq/methods/gptq.h"
 #include "ptq/methods/rtn.h"
 
 namespace kedge {
 namespace {
 
 constexpr QuantMethod kMethods[] = {
-    {"rtn", "round to nearest; needs no data", MethodNeeds::nothing, true, rtn},
+    {"rtn", "round to nearest; needs no data", MethodNeeds::nothing, true, false, rtn},
+    {"rtn-mse", "round to nearest, scales clipped for the least squared error", MethodNeeds::nothing, true, false,
+     rtn_mse},
+    {"gptq", "rounding with error feedback on the inputs' Hessian", MethodNeeds::calibration, false, false, gptq},
+    {"gptaq", "GPTQ that matches the original's outputs from the quantized path's inputs", MethodNeeds::calibration,
+     false, true, gptaq},
 };
 
 }  // namespace

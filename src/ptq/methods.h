@@ -1,12 +1,16 @@
 // Post-training quantization methods: a table, one file per row (methods/*.cc).
 //
-// A method gives codes, scales and zeros; never floats that are rounded again later.
+// A method gives codes, scales and zeros; never floats that are rounded again later. Methods that tune whole layers by
+// gradients (needs torch) live in methods_twin/ and come through LayerTuner (ptq/layers/layer.h).
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string_view>
 
+#include "base/exec.h"
+#include "ptq/recipe.h"
+#include "ptq/statistics.h"
 #include "quant/quant_tensor.h"
 
 namespace kedge {
@@ -19,6 +23,10 @@ struct MethodInput {
   std::int64_t rows = 0, cols = 0;
   QuantArgs args;
   DType scale_dtype = DType::bf16;
+  const InputStatistics* inputs = nullptr;     ///< of a method that needs calibration; no tokens: weights alone count
+  const MethodParameters* parameters = nullptr;
+  const ExecContext* ctx = nullptr;            ///< of a method that needs calibration
+  Isa isa = Isa::scalar;
 };
 
 struct QuantMethod {
@@ -26,7 +34,8 @@ struct QuantMethod {
   const char* summary;
   MethodNeeds needs;
   bool rows_independent;  ///< a row's codes depend on that row alone: a matrix may be given in slices of rows
-  QuantTensor (*quantize)(const MethodInput& input);
+  bool asymmetric;        ///< wants InputStatistics::cross
+  QuantTensor (*quantize)(const MethodInput& input);  ///< null: a LayerTuner's method
 };
 
 std::span<const QuantMethod> quant_methods() noexcept;

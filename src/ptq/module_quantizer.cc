@@ -10,7 +10,6 @@
 #include "base/check.h"
 #include "base/interrupt.h"
 #include "io/wire/wire.h"
-#include "kedge/error.h"
 
 namespace kedge {
 namespace {
@@ -32,11 +31,12 @@ std::vector<std::byte> shape_bytes(const LinearRef& linear) {
   return bytes;
 }
 
-}  // namespace
-
-double ModuleError::relative_rms() const noexcept {
-  return squared_weight > 0 ? std::sqrt(squared_error / squared_weight) : 0;
+const QuantMethod& data_free_method(const Recipe& recipe) {
+  const QuantMethod& method = find_quant_method(recipe.method);
+  return method.needs == MethodNeeds::nothing ? method : find_quant_method("rtn");
 }
+
+}  // namespace
 
 // Rows [begin, end) of one module.
 struct ModuleQuantizer::Slice {
@@ -48,11 +48,12 @@ struct ModuleQuantizer::Slice {
   ModuleError error;
 };
 
-ModuleQuantizer::ModuleQuantizer(const Checkpoint& checkpoint, const QuantPlan& plan, const QuantMethod& method,
+ModuleQuantizer::ModuleQuantizer(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe,
                                  ThreadPool& threads, std::function<void(std::int64_t)> progress)
     : checkpoint_(checkpoint),
       plan_(plan),
-      method_(method),
+      method_(data_free_method(recipe)),
+      parameters_(recipe.parameters),
       threads_(threads),
       progress_(std::move(progress)),
       done_(plan.modules.size(), false),
@@ -151,16 +152,13 @@ void ModuleQuantizer::quantize_slice(Slice& slice, std::vector<float>& scratch) 
   const PlannedModule& module = plan_.modules[slice.module];
   const std::int64_t rows = slice.end - slice.begin, cols = module.linear.cols;
   const auto count = static_cast<std::size_t>(rows * cols);
-  scratch.resize(count + static_cast<std::size_t>(cols));
+  scratch.resize(count);
   const TensorView view = slice.weight.rows(slice.begin, slice.end);
   convert_to_float(view.dtype, view.data, rows * cols, scratch.data());
   const std::span<const float> weights(scratch.data(), count);
-  if (!std::all_of(weights.begin(), weights.end(), [](float w) { return std::isfinite(w); })) {
-    throw Error(ErrorCode::bad_file, "the weight of " + module.linear.module + " holds NaN or infinity",
-                "finite numbers");
-  }
+  check_finite(weights, module.linear.module);
 
-  const QuantTensor quantized = method_.quantize({weights, rows, cols, *module.args, module.scale_dtype()});
+  const QuantTensor quantized = method_.quantize({weights, rows, cols, *module.args, module.scale_dtype(), nullptr, &parameters_});
   for (auto& [suffix, whole] : slice.targets) {
     const std::vector<std::byte> part = compressed_tensors::serialize(quantized, suffix);
     // All slices but the last have the same number of rows.
@@ -169,15 +167,7 @@ void ModuleQuantizer::quantize_slice(Slice& slice, std::vector<float>& scratch) 
     KEDGE_CHECK(part.size() <= whole.size() && offset <= whole.size() - part.size());
     std::copy(part.begin(), part.end(), whole.begin() + static_cast<std::ptrdiff_t>(offset));
   }
-  float* row = scratch.data() + count;
-  for (std::int64_t n = 0; n < rows; ++n) {
-    dequantize_row(quantized, n, row);
-    for (std::int64_t k = 0; k < cols; ++k) {
-      const double w = weights[static_cast<std::size_t>(n * cols + k)], difference = w - double(row[k]);
-      slice.error.squared_error += difference * difference;
-      slice.error.squared_weight += w * w;
-    }
-  }
+  slice.error = module_error(weights, quantized);
 }
 
 }  // namespace kedge

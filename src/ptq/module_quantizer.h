@@ -12,21 +12,16 @@
 #include "base/thread_pool.h"
 #include "io/checkpoint.h"
 #include "ptq/methods.h"
+#include "ptq/module_error.h"
 #include "ptq/plan.h"
 
 namespace kedge {
 
-/// Sums over a module's weights w and what they became v; in fp64, rows ascending, so independent of threads.
-struct ModuleError {
-  double squared_error = 0;   ///< sum (w - v)^2
-  double squared_weight = 0;  ///< sum w^2
-  double relative_rms() const noexcept;
-};
-
 class ModuleQuantizer {
  public:
   /// progress is called with the number of weights quantized so far.
-  ModuleQuantizer(const Checkpoint& checkpoint, const QuantPlan& plan, const QuantMethod& method, ThreadPool& threads,
+  /// The recipe's method; of one that needs data, round to nearest (matrices outside the layers).
+  ModuleQuantizer(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe, ThreadPool& threads,
                   std::function<void(std::int64_t)> progress);
 
   /// The quantized modules among `entries`, in the order in which bytes() will be asked for them.
@@ -46,6 +41,7 @@ class ModuleQuantizer {
   const Checkpoint& checkpoint_;
   const QuantPlan& plan_;
   const QuantMethod& method_;
+  const MethodParameters& parameters_;
   ThreadPool& threads_;
   std::function<void(std::int64_t)> progress_;
   std::vector<std::size_t> queue_;  ///< modules by the name of their tensors

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
+#include <memory>
+#include <optional>
 #include <string_view>
-#include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
@@ -15,31 +15,38 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "kedge/error.h"
+#include "ptq/calibrate.h"
+#include "ptq/calibration_data.h"
 #include "ptq/export.h"
+#include "ptq/layers/layer.h"
+#include "ptq/layers/layer_store.h"
 #include "ptq/methods.h"
-#include "ptq/module_quantizer.h"
 #include "ptq/plan.h"
 #include "ptq/recipe.h"
+#include "ptq/summary.h"
+#include "ptq/write_shards.h"
 
 namespace kedge {
 namespace {
 
 namespace fs = std::filesystem;
 
-const char* role_name(LinearRole role) {
-  switch (role) {
-    case LinearRole::attention: return "attention";
-    case LinearRole::mlp: return "mlp";
-    case LinearRole::expert: return "expert";
-    case LinearRole::shared_expert: return "shared_expert";
-    case LinearRole::router: return "router";
-    case LinearRole::lm_head: return "lm_head";
-  }
-  return "other";
+MethodParameters method_parameters(const QuantizeOptions& options) {
+  MethodParameters parameters;
+  parameters.damping = options.damping;
+  parameters.act_order = options.act_order;
+  parameters.scale_search = parse_scale_method(options.scale_search);
+  parameters.gate_weighted = options.gate_weighted;
+  parameters.expert_fallback = parse_expert_fallback(options.expert_fallback);
+  parameters.min_expert_tokens = options.min_expert_tokens;
+  return parameters;
 }
 
 Recipe make_recipe(const QuantizeOptions& options) {
-  Recipe recipe{parse_scheme(options.scheme), find_quant_method(options.method).name, {}};
+  Recipe recipe{parse_scheme(options.scheme), find_quant_method(options.method).name, {}, {}, {}};
+  recipe.parameters = method_parameters(options);
+  recipe.refit = {options.router_refit, options.refit_ridge, parse_refit_weighting(options.refit_weighting),
+                  options.refit_tau_margins};
   for (const QuantizeOverride& override : options.overrides) {
     std::optional<QuantScheme> scheme;
     if (override.scheme != "none") scheme = parse_scheme(override.scheme);
@@ -98,9 +105,12 @@ void check_space(const fs::path& destination, const fs::path& partial, std::uint
               "", "free some space or choose another folder");
 }
 
-std::string plan_hash(const QuantPlan& plan, const std::string& source_hash, const Recipe& recipe) {
+// What a partial folder belongs to.
+std::string plan_hash(const QuantPlan& plan, const std::string& source_hash, const Recipe& recipe,
+                      const CalibrationData* data) {
   Sha256 hash;
   hash.update(source_hash + "\n" + recipe.hash() + "\n" + version() + "\n");
+  if (data != nullptr) hash.update(data->ids_hash + "\n");
   for (const ShardPlan& shard : plan.shards) {
     for (const auto& entry : shard.entries) {
       hash.update(fmt::format("{} {} {}\n", entry.name, dtype_name(entry.dtype), shape_string(entry.shape)));
@@ -110,105 +120,65 @@ std::string plan_hash(const QuantPlan& plan, const std::string& source_hash, con
   return hash.hex();
 }
 
-std::string errors_file(std::size_t shard) { return fmt::format("kedge.errors-{:05}.json", shard + 1); }
-
-std::int64_t weights_to_quantize(const QuantPlan& plan, const CheckpointWriter& writer) {
-  std::int64_t weights = 0;
-  for (std::size_t i = 0; i < plan.shards.size(); ++i) {
-    if (writer.is_done(i)) continue;
-    for (const auto& entry : plan.shards[i].entries) {
-      const auto at = plan.module_of.find(entry.name);
-      if (at == plan.module_of.end() || !entry.name.ends_with(".weight_packed")) continue;
-      weights += plan.modules[at->second].linear.rows * plan.modules[at->second].linear.cols;
-    }
-  }
-  return weights;
+std::optional<CalibrationData> calibration_data(const QuantizeOptions& options, const Recipe& recipe,
+                                                const ModelSpec& spec) {
+  if (!recipe.calibrated()) return std::nullopt;
+  const Tokenizer tokenizer = Tokenizer::open(options.source);
+  return read_calibration(options.calibration, tokenizer, {spec.max_position_embeddings, spec.vocab_size});
 }
 
-struct Writing {
+struct Job {
+  const QuantizeOptions& options;
   const Checkpoint& checkpoint;
+  const Recipe& recipe;
   const QuantPlan& plan;
-  CheckpointWriter& writer;
-  ModuleQuantizer& quantizer;
+  LayerTunerFactory* tuners;
 };
 
-// A tensor that stays: the source's own bytes, dropped from memory once written.
-void copy_tensor(const Writing& w, const SafetensorsWriter::Entry& entry, const CheckpointWriter::Sink& sink) {
-  const auto at = w.plan.module_of.find(entry.name);
-  const TensorView view = at == w.plan.module_of.end()
-                              ? w.checkpoint.tensor(entry.name)
-                              : std::get<TensorView>(load_linear(w.checkpoint, w.plan.modules[at->second].linear));
-  sink(view.data, view.num_bytes());
-  if (entry.name.ends_with(".weight")) w.checkpoint.drop(std::string_view(entry.name).substr(0, entry.name.size() - 7));
+std::vector<Json> layer_logs(const LayerStore* store, int num_layers) {
+  std::vector<Json> logs;
+  for (int layer = 0; store != nullptr && layer < num_layers; ++layer) logs.push_back(store->log(layer));
+  return logs;
 }
 
-void write_shard(const Writing& w, std::size_t shard) {
-  const ShardPlan& plan = w.plan.shards[shard];
-  w.quantizer.begin(plan.entries);
-  std::size_t produced = 0;
-  w.writer.write_shard(shard, [&](const SafetensorsWriter::Entry& entry, const CheckpointWriter::Sink& sink) {
-    const auto at = w.plan.module_of.find(entry.name);
-    const bool quantized = at != w.plan.module_of.end() && w.plan.modules[at->second].args;
-    std::vector<std::byte> bytes;
-    if (quantized) bytes = w.quantizer.bytes(entry);
-    // Before the shard is recorded as finished: a finished shard has its error sums.
-    if (++produced == plan.entries.size()) {
-      w.writer.write_file(errors_file(shard), errors_to_json(w.plan, plan, w.quantizer.errors()));
-    }
-    if (quantized) {
-      sink(bytes.data(), bytes.size());
-    } else {
-      copy_tensor(w, entry, sink);
-    }
-  });
-}
-
-// The error sums of a shard that an earlier run finished: as that run left them, or computed again.
-void recall_shard(const Writing& w, std::size_t shard, const fs::path& partial) {
-  const ShardPlan& plan = w.plan.shards[shard];
-  const fs::path file = partial / errors_file(shard);
-  std::error_code error;
-  if (fs::exists(file, error) && errors_from_json(read_file(file), w.plan, plan, w.quantizer.errors())) return;
-  w.quantizer.begin(plan.entries);
-  w.quantizer.measure();
-}
-
-void write_checkpoint(const QuantizeOptions& options, const Checkpoint& checkpoint, const QuantPlan& plan,
-                      const Recipe& recipe, std::vector<ModuleError>& errors, QuantizeReport& report) {
-  fs::path destination = resolved(options.destination);
-  const fs::path partial = destination.string() + ".partial";
-  check_space(destination, partial, plan.output_bytes);
-  note("hashing " + options.source.string());
-  report.source_hash = checkpoint.content_hash();
-  CheckpointWriter writer(destination, plan.shards, plan_hash(plan, report.source_hash, recipe));
-
-  ThreadPool threads(options.threads);
+void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, QuantizeReport& report) {
+  const ModelSpec spec = model_spec(job.checkpoint);
+  const auto data = calibration_data(job.options, job.recipe, spec);
+  const fs::path destination = resolved(job.options.destination);
+  // Results of finished layers stand beside the shards until the checkpoint is complete.
+  check_space(destination, destination.string() + ".partial", job.plan.output_bytes * (data ? 2 : 1));
+  note("hashing " + job.options.source.string());
+  report.source_hash = job.checkpoint.content_hash();
+  CheckpointWriter writer(destination, job.plan.shards,
+                          plan_hash(job.plan, report.source_hash, job.recipe, data ? &*data : nullptr));
+  ThreadPool threads(job.options.threads);
   report.threads = threads.size();
-  Progress progress("quantizing", weights_to_quantize(plan, writer), "weights");
-  ModuleQuantizer quantizer(checkpoint, plan, find_quant_method(recipe.method), threads,
-                            [&](std::int64_t done) { progress.update(done); });
-  const Writing writing{checkpoint, plan, writer, quantizer};
-  try {
-    for (std::size_t i = 0; i < plan.shards.size(); ++i) {
-      if (writer.is_done(i)) {
-        recall_shard(writing, i, partial);
-        ++report.shards_resumed;
-      } else {
-        write_shard(writing, i);
-      }
-    }
-    progress.finish();
-    errors = quantizer.errors();
-    for (const fs::path& file : side_files(options.source)) writer.copy_file(file);
-    writer.write_file("config.json", quantized_config(checkpoint, plan, recipe));
-    writer.write_file("kedge.manifest.json", manifest(checkpoint, report.source_hash, plan, recipe, errors));
-    for (std::size_t i = 0; i < plan.shards.size(); ++i) fs::remove(partial / errors_file(i));
+  const std::string config = quantized_config(job.checkpoint, job.plan, job.recipe);
+  std::optional<LayerStore> store;
+  if (data) store.emplace(job.checkpoint, job.plan, writer.folder(), parse_json(config, "config.json"));
+  const std::vector<std::string> scratch = scratch_files(job.plan, store ? &*store : nullptr, spec.num_hidden_layers);
+  const auto finish = [&] {
+    for (const std::string& name : scratch) fs::remove(writer.folder() / name);
     writer.finish();
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::interrupted) throw;
-    throw Error(ErrorCode::interrupted, "interrupted; finished shards are kept in " + partial.string(), "",
-                "run the same command again to resume, or remove that folder");
+  };
+  if (data && writer.is_complete()) return finish();
+
+  if (data) {
+    std::unique_ptr<LayerTuner> tuner;
+    if (job.tuners != nullptr) tuner = job.tuners->make(job.recipe, *data);
+    quantize_layers({job.checkpoint, job.plan, job.recipe, *data, job.options.cache_dir, threads, tuner.get()}, *store);
   }
+  const ShardsWritten written =
+      write_shards({job.checkpoint, job.plan, job.recipe, writer, threads, store ? &*store : nullptr});
+  errors = written.errors;
+  report.shards_resumed = written.resumed;
+  for (const fs::path& file : side_files(job.options.source)) writer.copy_file(file);
+  writer.write_file("config.json", config);
+  writer.write_file("kedge.manifest.json",
+                    manifest({job.checkpoint, report.source_hash, job.plan, job.recipe, errors, data ? &*data : nullptr,
+                              layer_logs(store ? &*store : nullptr, spec.num_hidden_layers)}));
+  writer.mark_complete();
+  finish();
 }
 
 QuantizeReport make_report(const QuantizeOptions& options, const Checkpoint& checkpoint, const QuantPlan& plan,
@@ -223,54 +193,9 @@ QuantizeReport make_report(const QuantizeOptions& options, const Checkpoint& che
   return report;
 }
 
-// Sizes and errors by role and scheme. errors is empty in a dry run.
-void fill_groups(const QuantPlan& plan, const std::vector<ModuleError>& errors, QuantizeReport& report) {
-  std::map<std::tuple<int, bool, std::string>, std::pair<QuantizeGroup, ModuleError>> groups;
-  std::uint64_t quantized_bytes = 0;
-  std::int64_t quantized_weights = 0;
-  for (std::size_t i = 0; i < plan.modules.size(); ++i) {
-    const PlannedModule& module = plan.modules[i];
-    auto& [group, sum] = groups[{static_cast<int>(module.linear.role), !module.args, module.scheme()}];
-    const std::int64_t weights = module.linear.rows * module.linear.cols;
-    group.role = role_name(module.linear.role);
-    group.scheme = module.scheme();
-    ++group.modules;
-    group.weights += weights;
-    group.source_bytes += module.source_bytes;
-    group.output_bytes += module.output_bytes;
-    report.channel_fallbacks += module.channel_fallback ? 1 : 0;
-    if (!module.args) continue;
-    quantized_bytes += module.output_bytes;
-    quantized_weights += weights;
-    if (errors.empty()) continue;
-    sum.squared_error += errors[i].squared_error;
-    sum.squared_weight += errors[i].squared_weight;
-  }
-  for (auto& [key, value] : groups) {
-    value.first.relative_rms_error = value.second.relative_rms();
-    report.groups.push_back(std::move(value.first));
-  }
-  QuantizeGroup other{"other", "none"};
-  for (const TensorInfo& tensor : plan.copies) {
-    ++other.modules;
-    other.weights += num_elements(tensor.shape);
-    other.source_bytes += tensor.end - tensor.begin;
-    other.output_bytes += tensor.end - tensor.begin;
-  }
-  if (other.modules > 0) report.groups.push_back(std::move(other));
-  for (const QuantizeGroup& group : report.groups) {
-    report.weights += group.weights;
-    report.source_bytes += group.source_bytes;
-    report.output_bytes += group.output_bytes;
-  }
-  if (report.weights > 0) report.bits_per_weight = 8.0 * double(report.output_bytes) / double(report.weights);
-  if (quantized_weights > 0)
-    report.quantized_bits_per_weight = 8.0 * double(quantized_bytes) / double(quantized_weights);
-}
-
 }  // namespace
 
-QuantizeReport quantize(const QuantizeOptions& options) {
+QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuners) {
   const auto start = std::chrono::steady_clock::now();
   const Recipe recipe = make_recipe(options);
   if (!options.dry_run) check_paths(options);
@@ -283,8 +208,17 @@ QuantizeReport quantize(const QuantizeOptions& options) {
   const QuantPlan plan = plan_quantization(checkpoint, recipe, options.max_shard_bytes);
   QuantizeReport report = make_report(options, checkpoint, plan, recipe);
   std::vector<ModuleError> errors;
-  if (!options.dry_run) write_checkpoint(options, checkpoint, plan, recipe, errors, report);
-  fill_groups(plan, errors, report);
+  if (!options.dry_run) {
+    try {
+      write_checkpoint({options, checkpoint, recipe, plan, tuners}, errors, report);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::interrupted) throw;
+      throw Error(ErrorCode::interrupted,
+                  "interrupted; what is finished is kept in " + resolved(options.destination).string() + ".partial", "",
+                  "run the same command again to resume, or remove that folder");
+    }
+  }
+  summarize(plan, errors, report);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

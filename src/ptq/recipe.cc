@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "kedge/error.h"
+#include "ptq/methods.h"
 
 namespace kedge {
 namespace {
@@ -30,7 +31,40 @@ bool glob_matches(std::string_view pattern, std::string_view name) {
   return p == pattern.size();
 }
 
+constexpr std::pair<const char*, ScaleMethod> kScaleMethodes[] = {{"minmax", ScaleMethod::minmax},
+                                                                  {"mse", ScaleMethod::mse}};
+constexpr std::pair<const char*, ExpertFallback> kFallbacks[] = {
+    {"all-tokens", ExpertFallback::all_tokens}, {"rtn", ExpertFallback::rtn}, {"error", ExpertFallback::error}};
+
+constexpr std::pair<const char*, RefitWeighting> kWeightings[] = {{"boundary", RefitWeighting::boundary},
+                                                                  {"none", RefitWeighting::none}};
+
+template <class T, std::size_t N>
+const char* name_in(const std::pair<const char*, T> (&rows)[N], T value) noexcept {
+  for (const auto& [name, row] : rows) {
+    if (row == value) return name;
+  }
+  return "";
+}
+
+template <class T, std::size_t N>
+T value_in(const std::pair<const char*, T> (&rows)[N], std::string_view name, const char* what) {
+  std::string known;
+  for (const auto& [row, value] : rows) {
+    if (name == row) return value;
+    known += (known.empty() ? "" : ", ") + std::string(row);
+  }
+  throw Error(ErrorCode::usage, "there is no " + std::string(what) + " \"" + std::string(name) + "\"", "one of " + known);
+}
+
 }  // namespace
+
+const char* scale_method_name(ScaleMethod search) noexcept { return name_in(kScaleMethodes, search); }
+ScaleMethod parse_scale_method(std::string_view name) { return value_in(kScaleMethodes, name, "scale search"); }
+const char* expert_fallback_name(ExpertFallback fallback) noexcept { return name_in(kFallbacks, fallback); }
+ExpertFallback parse_expert_fallback(std::string_view name) { return value_in(kFallbacks, name, "expert fallback"); }
+
+RefitWeighting parse_refit_weighting(std::string_view name) { return value_in(kWeightings, name, "refit weighting"); }
 
 ModulePattern::ModulePattern(std::string pattern) : text_(std::move(pattern)) {
   const bool is_regex = text_.starts_with("re:");
@@ -60,8 +94,24 @@ Json Recipe::to_json() const {
     json["overrides"].push_back(
         {{"pattern", override.pattern.text()}, {"scheme", override.scheme ? override.scheme->name : "none"}});
   }
+  if (find_quant_method(method).needs == MethodNeeds::calibration) {
+    json["damping"] = parameters.damping;
+    json["act_order"] = parameters.act_order;
+    json["gate_weighted"] = parameters.gate_weighted;
+    json["expert_fallback"] = expert_fallback_name(parameters.expert_fallback);
+    json["min_expert_tokens"] = parameters.min_expert_tokens;
+  }
+  if (parameters.scale_search != ScaleMethod::minmax) json["scale_search"] = scale_method_name(parameters.scale_search);
+  json["router_refit"] = refit.enabled;
+  if (refit.enabled) {
+    json["refit_ridge"] = refit.ridge;
+    json["refit_weighting"] = name_in(kWeightings, refit.weighting);
+    json["refit_tau_margins"] = refit.tau_margins;
+  }
   return json;
 }
+
+bool Recipe::calibrated() const { return refit.enabled || find_quant_method(method).needs != MethodNeeds::nothing; }
 
 std::string Recipe::hash() const { return sha256_hex(to_json().dump()); }
 

@@ -1,6 +1,7 @@
 // Recipe: what is to be done to a checkpoint, as data. Its hash identifies it in manifests and partial folders.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "io/wire/name_pattern.h"
+#include "quant/scale_search.h"
 #include "quant/scheme.h"
 
 namespace kedge {
@@ -31,11 +33,43 @@ struct Override {
   std::optional<QuantScheme> scheme;  ///< nullopt: "none"
 };
 
+/// Experts that see too few calibration tokens: calibrated on all tokens of their layer, rounded to nearest, or refused.
+enum class ExpertFallback { all_tokens, rtn, error };
+const char* scale_method_name(ScaleMethod method) noexcept;  ///< "minmax", "mse"
+ScaleMethod parse_scale_method(std::string_view name);       ///< Error(usage)
+const char* expert_fallback_name(ExpertFallback fallback) noexcept;  ///< "all-tokens", "rtn", "error"
+ExpertFallback parse_expert_fallback(std::string_view name);         ///< Error(usage)
+
+/// Which methods read what stands in their files.
+struct MethodParameters {
+  double damping = 0.01;  ///< of GPTQ's Hessian, times the mean of its diagonal
+  bool act_order = false;
+  ScaleMethod scale_search = ScaleMethod::minmax;
+  bool gate_weighted = false;  ///< Hessians of experts weighted by the gate's score
+  ExpertFallback expert_fallback = ExpertFallback::all_tokens;
+  std::int64_t min_expert_tokens = 128;
+};
+
+enum class RefitWeighting { none, boundary };
+RefitWeighting parse_refit_weighting(std::string_view name);  ///< Error(usage)
+/// ptq/layers/router_refit.h.
+struct RefitParameters {
+  bool enabled = false;
+  double ridge = 0.01;
+  RefitWeighting weighting = RefitWeighting::boundary;
+  double tau_margins = 2.0;
+};
+
 struct Recipe {
   QuantScheme scheme;
   std::string method;
   std::vector<Override> overrides;  ///< later ones win
+  MethodParameters parameters;
+  RefitParameters refit;
 
+  /// Does it need calibration data?
+  bool calibrated() const;
+  /// Keys that the method does not read are left out.
   nlohmann::ordered_json to_json() const;
   std::string hash() const;  ///< SHA-256 of the JSON text
 };

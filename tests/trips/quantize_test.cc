@@ -333,7 +333,7 @@ TEST(Quantize, KilledAndRunAgainGivesTheSameBytes) {
       const trips::Result second = trips::run(call(name));
       ASSERT_EQ(second.exit_code, 0) << second.err;
     }
-    EXPECT_EQ(folder_content(folder / name), expected) << "round " << round;
+    EXPECT_TRUE(folder_content(folder / name) == expected) << "round " << round;
     EXPECT_FALSE(fs::exists((folder / name).string() + ".partial"));
   }
   EXPECT_GE(killed, 5);

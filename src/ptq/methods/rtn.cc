@@ -6,4 +6,10 @@ QuantTensor rtn(const MethodInput& input) {
   return quantize_rtn(input.weights, input.rows, input.cols, input.args, input.scale_dtype);
 }
 
+QuantTensor rtn_mse(const MethodInput& input) {
+  ScaleSearch search;
+  search.method = ScaleMethod::mse;
+  return quantize_rtn(input.weights, input.rows, input.cols, input.args, input.scale_dtype, search);
+}
+
 }  // namespace kedge

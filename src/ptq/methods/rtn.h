@@ -1,10 +1,13 @@
-// Round to nearest: each group's scale from its extremes (quant/quant_tensor.h), each weight to the closest code.
+// Round to nearest: each weight to the closest code of its group's scale.
 #pragma once
 
 #include "ptq/methods.h"
 
 namespace kedge {
 
+/// Scales from the group's extremes.
 QuantTensor rtn(const MethodInput& input);
+/// Scales clipped for the least squared error of the group (quant/scale_search.h).
+QuantTensor rtn_mse(const MethodInput& input);
 
 }  // namespace kedge

@@ -1,0 +1,83 @@
+#include "ptq/calibrate.h"
+
+#include <memory>
+
+#include <fmt/format.h>
+
+#include "base/interrupt.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "model/checkpoint_source.h"
+#include "nn/embedding.h"
+
+namespace kedge {
+namespace {
+
+std::unique_ptr<HiddenStates> embed(const CalibratedRun& run, const WeightSource& source, const ModelSpec& spec) {
+  auto states = std::make_unique<HiddenStates>(static_cast<std::int64_t>(run.data.sequences.size()), run.data.seqlen,
+                                               spec.hidden_size, run.cache_dir);
+  const Embedding embedding = Embedding::load(source, "model.embed_tokens", spec.vocab_size, spec.hidden_size);
+  Arena arena;
+  const ExecContext ctx{run.threads, arena};
+  for (std::int64_t s = 0; s < states->sequences(); ++s) {
+    embedding.forward(ctx, run.data.sequences[static_cast<std::size_t>(s)], states->row(s * run.data.seqlen));
+  }
+  return states;
+}
+
+void drop_layer(const CalibratedRun& run, int layer) {
+  for (const PlannedModule& module : run.plan.modules) {
+    if (module.linear.layer == layer) run.checkpoint.drop(module.linear.module);
+  }
+}
+
+std::string detail(const LayerOutput& output) {
+  std::string text = fmt::format("states {:.2f} % off", 100 * output.log.value("state_error", 0.0));
+  if (const auto refit = output.log.find("router_refit"); refit != output.log.end()) {
+    text += fmt::format(", router refit: agreement {:.4f} -> {:.4f}", refit->value("agreement_before", 0.0),
+                        refit->value("agreement_after", 0.0));
+  }
+  return text;
+}
+
+void warn_of_starved(int layer, const LayerOutput& output, const Recipe& recipe) {
+  const auto starved = output.log.find("starved_experts");
+  if (starved == output.log.end()) return;
+  warn(fmt::format("layer {}: {} experts see fewer than {} calibration tokens and {}", layer, starved->get<int>(),
+                   recipe.parameters.min_expert_tokens,
+                   recipe.parameters.expert_fallback == ExpertFallback::all_tokens
+                       ? "are calibrated on all tokens"
+                       : "are rounded to nearest where they see none"));
+}
+
+}  // namespace
+
+int quantize_layers(const CalibratedRun& run, LayerStore& store) {
+  const ModelSpec spec = model_spec(run.checkpoint);
+  const CheckpointSource source(run.checkpoint, spec);
+  const std::unique_ptr<HiddenStates> original = embed(run, source, spec), quantized = embed(run, source, spec);
+  Progress progress("quantizing", spec.num_hidden_layers, "layers");
+  int replayed = 0;
+  for (int layer = 0; layer < spec.num_hidden_layers; ++layer) {
+    throw_if_interrupted();
+    LayerInput input{spec, layer, source, {}, run.recipe, {detect_isa(), Numerics::consistent, Activations::fp32},
+                     run.threads};
+    for (const PlannedModule& module : run.plan.modules) {
+      if (module.linear.layer == layer) input.modules.push_back(&module);
+    }
+    if (store.has(layer)) {
+      replay_layer(input, store.read(layer), *original, *quantized);
+      ++replayed;
+    } else {
+      const LayerOutput output = quantize_layer(input, *original, *quantized, run.tuner);
+      warn_of_starved(layer, output, run.recipe);
+      store.write(layer, output);
+      progress.update(layer + 1, detail(output));
+    }
+    drop_layer(run, layer);
+  }
+  progress.finish();
+  return replayed;
+}
+
+}  // namespace kedge

@@ -1,0 +1,58 @@
+// One layer under calibrated quantization: what goes in, what comes out.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/thread_pool.h"
+#include "model/spec.h"
+#include "nn/weight_source.h"
+#include "ptq/calibration_data.h"
+#include "ptq/layers/hidden_states.h"
+#include "ptq/plan.h"
+#include "ptq/recipe.h"
+
+namespace kedge {
+
+struct LayerInput {
+  const ModelSpec& spec;       ///< of the whole model
+  int layer = 0;
+  const WeightSource& source;  ///< the original's weights, canonical names
+  std::vector<const PlannedModule*> modules;  ///< of this layer, in execution order; without args: kept
+  const Recipe& recipe;
+  LoadOptions options;         ///< consistent, fp32 activations
+  ThreadPool& threads;
+};
+
+struct LayerOutput {
+  std::map<std::string, QuantTensor, std::less<>> weights;  ///< by canonical module
+  std::map<std::string, Tensor, std::less<>> replaced;      ///< by canonical tensor name, fp32, representable in the
+                                                            ///< dtype that the file has for it
+  nlohmann::ordered_json log = nlohmann::ordered_json::object();  ///< for the manifest (docs/formats/manifest.md)
+};
+
+/// Tunes all matrices of a layer together (methods that need gradients).
+class LayerTuner {
+ public:
+  virtual ~LayerTuner() = default;
+  /// original, quantized: the layer's input on either path [S, T, H]; not changed.
+  virtual LayerOutput tune(const LayerInput& input, const HiddenStates& original, const HiddenStates& quantized) = 0;
+};
+
+/// Makes tuners; kedge-torch has one.
+class LayerTunerFactory {
+ public:
+  virtual ~LayerTunerFactory() = default;
+  virtual std::unique_ptr<LayerTuner> make(const Recipe& recipe, const CalibrationData& data) = 0;
+};
+
+/// Quantizes a layer by the recipe and carries both paths' states from its input to its output. tuner: of a method
+/// that needs torch, else null. done: the layer's result of an earlier run; then the states alone are carried.
+LayerOutput quantize_layer(const LayerInput& input, HiddenStates& original, HiddenStates& quantized, LayerTuner* tuner);
+void replay_layer(const LayerInput& input, const LayerOutput& done, HiddenStates& original, HiddenStates& quantized);
+
+}  // namespace kedge

@@ -1,0 +1,185 @@
+// A layer by the recipe: wave by wave through its blocks, or by a tuner; the router refit; both paths carried on.
+#include <cmath>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/interrupt.h"
+#include "base/json.h"
+#include "kedge/error.h"
+#include "ptq/layers/input_groups.h"
+#include "ptq/layers/layer.h"
+#include "ptq/layers/layer_pass.h"
+#include "ptq/layers/observer.h"
+#include "ptq/layers/overlay_source.h"
+#include "ptq/layers/router_refit.h"
+#include "ptq/methods.h"
+#include "ptq/module_error.h"
+
+namespace kedge {
+namespace {
+
+class LayerQuantizer {
+ public:
+  LayerQuantizer(const LayerInput& input, HiddenStates& original, HiddenStates& quantized)
+      : input_(input),
+        method_(find_quant_method(input.recipe.method)),
+        pass_(input.spec, input.layer, original.sequences(), original.seqlen(), input.options, input.threads),
+        overlay_(input.source),
+        original_(original),
+        quantized_(quantized) {}
+
+  LayerOutput run(LayerTuner* tuner);
+  void replay(const LayerOutput& done);
+
+ private:
+  bool is_moe(std::size_t block) const {
+    return std::holds_alternative<Moe>(pass_.spec().blocks[block].mixer);
+  }
+  bool is_attention(std::size_t block) const {
+    const auto& mixer = pass_.spec().blocks[block].mixer;
+    return std::holds_alternative<Attention>(mixer) || std::holds_alternative<Mla>(mixer);
+  }
+  void take(const LayerOutput& output);
+  void quantize_block(std::size_t block);
+  void quantize_module(const PlannedModule& module, const InputStatistics* inputs);
+  void check_coverage(std::size_t block);
+  void refit(std::size_t block);
+  void advance(std::size_t block);
+  double state_error() const;
+
+  const LayerInput& input_;
+  const QuantMethod& method_;
+  LayerPass pass_;
+  OverlaySource overlay_;
+  HiddenStates& original_;
+  HiddenStates& quantized_;
+  LayerOutput out_;
+};
+
+void LayerQuantizer::take(const LayerOutput& output) {
+  for (const auto& [module, weight] : output.weights) overlay_.set(module, weight);
+  for (const auto& [name, values] : output.replaced) {
+    Tensor copy(DType::f32, values.shape());
+    std::copy_n(values.data<float>(), values.size(), copy.data<float>());
+    overlay_.replace(name, std::move(copy));
+  }
+}
+
+void LayerQuantizer::quantize_module(const PlannedModule& module, const InputStatistics* inputs) {
+  const LinearRef& linear = module.linear;
+  const Tensor weight = overlay_.plain(linear.canonical, linear.rows, linear.cols);
+  const std::span<const float> values(weight.data<float>(), static_cast<std::size_t>(weight.size()));
+  check_finite(values, linear.module);
+  const ExecContext ctx = pass_.context();
+  MethodInput method_input{values,  linear.rows, linear.cols, *module.args, module.scale_dtype(),
+                           inputs,  &input_.recipe.parameters, &ctx, input_.options.isa};
+  QuantTensor quantized = method_.quantize(method_input);
+  Json& log = out_.log["modules"][linear.module];
+  log["error"] = to_json(module_error(values, quantized));
+  if (inputs != nullptr) {
+    log["tokens"] = inputs->tokens;
+    if (inputs->all_tokens) log["calibrated_on"] = "all tokens";
+    if (inputs->tokens == 0) log["calibrated_on"] = "nothing";
+  }
+  overlay_.set(linear.canonical, quantized);
+  out_.weights.insert_or_assign(linear.canonical, std::move(quantized));
+}
+
+// Experts that calibration did not reach, before any of them is quantized.
+void LayerQuantizer::check_coverage(std::size_t block) {
+  const Observation observation{input_, pass_, overlay_, block, original_, quantized_, false};
+  const std::vector<std::int64_t> counts = count_expert_tokens(observation);
+  Json& log = out_.log["expert_tokens"] = counts;
+  std::int64_t starved = 0;
+  for (const std::int64_t count : counts) starved += count < input_.recipe.parameters.min_expert_tokens;
+  if (starved == 0) return;
+  out_.log["starved_experts"] = starved;
+  if (input_.recipe.parameters.expert_fallback != ExpertFallback::error) return;
+  throw Error(ErrorCode::usage,
+              fmt::format("{} of {} experts of layer {} see fewer than {} calibration tokens", starved, log.size(),
+                          input_.layer, input_.recipe.parameters.min_expert_tokens),
+              "enough tokens for every expert",
+              "calibrate on more or other text (--balance helps), or choose --expert-fallback all-tokens or rtn");
+}
+
+void LayerQuantizer::quantize_block(std::size_t block) {
+  const bool needs_data = method_.needs != MethodNeeds::nothing;
+  if (needs_data && is_moe(block)) check_coverage(block);
+  for (const Wave& wave : input_waves(input_.modules, is_attention(block))) {
+    throw_if_interrupted();
+    std::vector<InputStatistics> statistics;
+    if (needs_data) {
+      const Observation observation{input_, pass_, overlay_, block, original_, quantized_, method_.asymmetric};
+      statistics = observe(observation, wave);
+    }
+    for (std::size_t g = 0; g < wave.size(); ++g) {
+      for (const PlannedModule* module : wave[g].modules) {
+        quantize_module(*module, needs_data ? &statistics[g] : nullptr);
+      }
+      if (needs_data) statistics[g] = {};  // as large as the weights themselves
+    }
+  }
+}
+
+void LayerQuantizer::refit(std::size_t block) {
+  const RefitReport report = refit_router(input_, pass_, overlay_, block, original_, quantized_);
+  out_.log["router_refit"] = {{"agreement_before", report.agreement_before},
+                              {"agreement_after", report.agreement_after},
+                              {"logit_error_before", report.error_before},
+                              {"logit_error_after", report.error_after}};
+  for (const PlannedModule* module : input_.modules) {
+    if (module->linear.role != LinearRole::router) continue;
+    out_.replaced.insert_or_assign(module->linear.canonical + ".weight",
+                                   overlay_.plain(module->linear.canonical, module->linear.rows, module->linear.cols));
+  }
+}
+
+void LayerQuantizer::advance(std::size_t block) {
+  pass_.advance(*pass_.build(input_.source, block), original_);
+  pass_.advance(*pass_.build(overlay_, block), quantized_);
+}
+
+double LayerQuantizer::state_error() const {
+  double squares = 0, energy = 0;
+  const std::int64_t count = original_.rows() * original_.hidden_size();
+  const float *a = original_.row(0), *b = quantized_.row(0);
+  for (std::int64_t i = 0; i < count; ++i) {
+    squares += (double(b[i]) - double(a[i])) * (double(b[i]) - double(a[i]));
+    energy += double(a[i]) * double(a[i]);
+  }
+  return energy > 0 ? std::sqrt(squares / energy) : 0;
+}
+
+LayerOutput LayerQuantizer::run(LayerTuner* tuner) {
+  if (tuner != nullptr) {
+    out_ = tuner->tune(input_, original_, quantized_);
+    take(out_);
+  }
+  for (std::size_t block = 0; block < pass_.num_blocks(); ++block) {
+    if (is_moe(block) && input_.recipe.refit.enabled) refit(block);
+    if (tuner == nullptr) quantize_block(block);
+    advance(block);
+  }
+  out_.log["state_error"] = state_error();
+  return std::move(out_);
+}
+
+void LayerQuantizer::replay(const LayerOutput& done) {
+  take(done);
+  for (std::size_t block = 0; block < pass_.num_blocks(); ++block) advance(block);
+}
+
+}  // namespace
+
+LayerOutput quantize_layer(const LayerInput& input, HiddenStates& original, HiddenStates& quantized,
+                           LayerTuner* tuner) {
+  return LayerQuantizer(input, original, quantized).run(tuner);
+}
+
+void replay_layer(const LayerInput& input, const LayerOutput& done, HiddenStates& original, HiddenStates& quantized) {
+  LayerQuantizer(input, original, quantized).replay(done);
+}
+
+}  // namespace kedge

@@ -1,0 +1,36 @@
+// A layer under quantization as a source of weights: what has been decided so far over the original's weights.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "nn/weight_source.h"
+
+namespace kedge {
+
+class OverlaySource : public WeightSource {
+ public:
+  /// base must outlive the overlay.
+  explicit OverlaySource(const WeightSource& base) : base_(base) {}
+
+  /// By canonical module name; wins over a replaced plain weight of the same module.
+  void set(const std::string& module, QuantTensor weight);
+  /// A plain tensor by its full canonical name ("model.layers.0.mlp.gate.weight"), fp32.
+  void replace(const std::string& name, Tensor values);
+
+  WeightData weight(const std::string& module, std::int64_t rows, std::int64_t cols) const override;
+  std::vector<float> vector(const std::string& name, std::int64_t size) const override;
+  /// Pages stay: a layer is built more than once while it is quantized.
+  void done(const std::string&) const noexcept override {}
+
+  /// The matrix that a method is to quantize: the replaced one, else the original. fp32 [rows, cols].
+  Tensor plain(const std::string& module, std::int64_t rows, std::int64_t cols) const;
+
+ private:
+  const WeightSource& base_;
+  std::map<std::string, QuantTensor, std::less<>> quantized_;
+  std::map<std::string, Tensor, std::less<>> replaced_;
+};
+
+}  // namespace kedge

@@ -1,0 +1,19 @@
+// GPTQ (arXiv 2210.17323) and GPTAQ (arXiv 2504.02692): rounding with error feedback along the Cholesky factor of the
+// inputs' inverse Hessian (kernels/gptq). No gradients.
+//
+//   H = 2/N sum x x^T + damping * mean(diag) * I
+// A column that no calibration token reaches (H_kk = 0) keeps only the damping: its weights are rounded to nearest. Where
+// H is not positive definite in fp32 the damping is multiplied by ten, up to one mean of the diagonal.
+// GPTAQ corrects for the difference between the original path's inputs and the quantized path's.
+// Without any token: round to nearest.
+#pragma once
+
+#include "ptq/methods.h"
+
+namespace kedge {
+
+/// Error(bad_file): no damping makes the Hessian positive definite (inputs that are not finite).
+QuantTensor gptq(const MethodInput& input);
+QuantTensor gptaq(const MethodInput& input);
+
+}  // namespace kedge

@@ -1,0 +1,169 @@
+// Calibrated quantization end to end: what it gains, that threads and kills change no byte, what it refuses.
+#include <chrono>
+#include <fstream>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "kedge/audit.h"
+#include "kedge/error.h"
+#include "kedge/quantize.h"
+#include "process.h"
+
+namespace kedge {
+namespace {
+
+namespace fs = std::filesystem;
+using trips::folder_content;
+using trips::TemporaryFolder;
+
+const fs::path text = fs::path(KEDGE_SOURCE_DIR) / "models/demo-text.txt";
+
+QuantizeOptions options_for(const fs::path& source, const fs::path& destination, const std::string& method,
+                            bool router_refit) {
+  set_quiet(true);
+  QuantizeOptions options;
+  options.source = source;
+  options.destination = destination;
+  options.scheme = "w3a16-g128";
+  options.method = method;
+  options.router_refit = router_refit;
+  options.calibration.nsamples = 16;
+  options.calibration.seqlen = 128;
+  options.threads = 2;
+  return options;
+}
+
+struct Outcome {
+  double changed = 0;  ///< 1 - Jaccard
+  double kld = 0;
+};
+
+Outcome audited(const fs::path& quantized) {
+  AuditOptions options;
+  options.original = trips::kDemo;
+  options.quantized = quantized;
+  options.texts = {text};
+  options.seqlen = 128;
+  options.limit = 16;
+  options.runtime.threads = 2;
+  const AuditReport report = audit(options);
+  const AuditMetrics& mean = report.comparisons.front().mean;
+  return {1 - metric(mean, "jaccard").mean, metric(mean, "kld").mean};
+}
+
+Outcome quantized_by(const std::string& method, bool router_refit) {
+  const TemporaryFolder folder;
+  quantize(options_for(trips::kDemo, folder / "q", method, router_refit));
+  return audited(folder / "q");
+}
+
+TEST(CalibratedQuantize, EachStepKeepsMoreTokensWithTheirExperts) {
+  const Outcome rtn = quantized_by("rtn", false), refitted = quantized_by("rtn", true);
+  const Outcome gptq = quantized_by("gptq", false), best = quantized_by("gptaq", true);
+  EXPECT_LT(refitted.changed, 0.85 * rtn.changed);
+  EXPECT_LT(gptq.changed, 0.8 * rtn.changed);
+  EXPECT_LT(best.changed, 0.95 * gptq.changed);
+  EXPECT_LT(gptq.kld, 0.7 * rtn.kld);
+  EXPECT_LT(best.kld, 1.05 * gptq.kld);
+}
+
+class CalibratedFamilies : public testing::TestWithParam<std::tuple<const char*, const char*>> {};
+
+// The goldens' models have a vocabulary of 256 and no tokenizer: bytes serve.
+TEST_P(CalibratedFamilies, SameBytesWithAnyThreads) {
+  const auto [family, method] = GetParam();
+  const TemporaryFolder folder;
+  fs::copy(trips::kGoldens + std::string(family), folder / "source");
+  fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "tests/fixtures/tokenizers/bytes.json", folder / "source" / "tokenizer.json");
+  for (const int threads : {1, 3}) {
+    QuantizeOptions options = options_for(folder / "source", folder / std::to_string(threads), method, true);
+    options.scheme = "w4a16-g32";
+    options.calibration.nsamples = 8;
+    options.calibration.seqlen = 32;
+    options.threads = threads;
+    options.cache_dir = threads == 1 ? fs::path() : folder.path();
+    quantize(options);
+  }
+  EXPECT_TRUE(folder_content(folder / "1") == folder_content(folder / "3"));
+  const Json manifest = read_json(folder / "1" / "kedge.manifest.json");
+  ASSERT_TRUE(manifest.contains("layers"));
+  int routers = 0;
+  for (const Json& layer : manifest["layers"]) {
+    EXPECT_GT(layer["state_error"].get<double>(), 0);
+    if (!layer.contains("router_refit")) continue;
+    ++routers;
+    EXPECT_GE(layer["router_refit"]["agreement_after"].get<double>(),
+              layer["router_refit"]["agreement_before"].get<double>());
+  }
+  EXPECT_GT(routers, 0);
+}
+INSTANTIATE_TEST_SUITE_P(All, CalibratedFamilies,
+                         testing::Combine(testing::Values("olmoe", "qwen3_moe", "mixtral", "deepseek_v3"),
+                                          testing::Values("gptq", "gptaq")));
+
+TEST(CalibratedQuantize, KilledAndRunAgainGivesTheSameBytes) {
+  const TemporaryFolder folder;
+  const auto call = [&](const std::string& name) {
+    trips::Call call;
+    call.arguments = {"quantize",   trips::kDemo, (folder / name).string(), "--scheme",  "w3a16-g128", "--method",
+                      "gptq",       "--router-refit", "--nsamples",         "8",         "--seqlen",   "128",
+                      "--threads",  "2",          "--quiet"};
+    return call;
+  };
+  const auto start = std::chrono::steady_clock::now();
+  const trips::Result undisturbed = trips::run(call("whole"));
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start);
+  ASSERT_EQ(undisturbed.exit_code, 0) << undisturbed.err;
+  const auto expected = folder_content(folder / "whole");
+  Rng rng(21);
+  int killed = 0;
+  for (int round = 0; round < 6; ++round) {
+    const std::string name = "killed-" + std::to_string(round);
+    trips::Call first = call(name);
+    first.kill_after =
+        std::chrono::microseconds(1 + static_cast<std::int64_t>((round + rng.uniform()) / 6 * double(took.count())));
+    killed += trips::run(first).exit_code == 128 + SIGKILL ? 1 : 0;
+    if (!fs::exists(folder / name)) {
+      const trips::Result second = trips::run(call(name));
+      ASSERT_EQ(second.exit_code, 0) << second.err;
+    }
+    EXPECT_TRUE(folder_content(folder / name) == expected) << "round " << round;
+    EXPECT_FALSE(fs::exists((folder / name).string() + ".partial"));
+  }
+  EXPECT_GE(killed, 3);
+}
+
+void expect_refusal(const QuantizeOptions& options, ErrorCode code, const std::string& words) {
+  try {
+    quantize(options);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+    EXPECT_FALSE(fs::exists(options.destination));
+    return;
+  }
+  ADD_FAILURE() << "no error: " << words;
+}
+
+TEST(CalibratedQuantize, RefusesWhatCannotWork) {
+  const TemporaryFolder folder;
+  QuantizeOptions options = options_for(trips::kDemo, folder / "q", "gptq", false);
+  trips::spit(folder / "empty.txt", "");
+  options.calibration.files = {folder / "empty.txt"};
+  expect_refusal(options, ErrorCode::usage, "empty.txt");
+  options = options_for(trips::kDemo, folder / "q", "gptq", false);
+  options.calibration.seqlen = 5000;
+  expect_refusal(options, ErrorCode::usage, "1024");
+  options = options_for(trips::kDemo, folder / "q", "gptq", false);
+  options.expert_fallback = "error";
+  options.min_expert_tokens = 100000;
+  expect_refusal(options, ErrorCode::usage, "calibration tokens");
+  fs::remove_all((folder / "q").string() + ".partial");
+  options = options_for(trips::kDemo, folder / "q", "gptq", false);
+  options.cache_dir = folder / "missing";
+  expect_refusal(options, ErrorCode::io, "missing");
+}
+
+}  // namespace
+}  // namespace kedge
