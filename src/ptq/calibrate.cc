@@ -31,18 +31,18 @@ void drop_layer(const CalibratedRun& run, int layer) {
   }
 }
 
-std::string detail(const LayerOutput& output) {
-  std::string text = fmt::format("states {:.2f} % off", 100 * output.log.value("state_error", 0.0));
-  if (const auto refit = output.log.find("router_refit"); refit != output.log.end()) {
+std::string detail(const Json& log) {
+  std::string text = fmt::format("states {:.2f} % off", 100 * log.value("state_error", 0.0));
+  if (const auto refit = log.find("router_refit"); refit != log.end()) {
     text += fmt::format(", router refit: agreement {:.4f} -> {:.4f}", refit->value("agreement_before", 0.0),
                         refit->value("agreement_after", 0.0));
   }
   return text;
 }
 
-void warn_of_starved(int layer, const LayerOutput& output, const Recipe& recipe) {
-  const auto starved = output.log.find("starved_experts");
-  if (starved == output.log.end()) return;
+void warn_of_starved(int layer, const Json& log, const Recipe& recipe) {
+  const auto starved = log.find("starved_experts");
+  if (starved == log.end()) return;
   warn(fmt::format("layer {}: {} experts see fewer than {} calibration tokens and {}", layer, starved->get<int>(),
                    recipe.parameters.min_expert_tokens,
                    recipe.parameters.expert_fallback == ExpertFallback::all_tokens
@@ -70,9 +70,10 @@ int quantize_layers(const CalibratedRun& run, LayerStore& store) {
       ++replayed;
     } else {
       const LayerOutput output = quantize_layer(input, *original, *quantized, run.tuner);
-      warn_of_starved(layer, output, run.recipe);
       store.write(layer, output);
-      progress.update(layer + 1, detail(output));
+      const Json log = parse_json(output.log, "a layer's log");
+      warn_of_starved(layer, log, run.recipe);
+      progress.update(layer + 1, detail(log));
     }
     drop_layer(run, layer);
   }

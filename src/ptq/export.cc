@@ -68,10 +68,10 @@ double rounded(double value) {
 }
 
 // What calibration found out about each layer; the modules' own rows hold their errors.
-Json layer_rows(const std::vector<Json>& logs) {
+Json layer_rows(const std::vector<std::string>& logs) {
   Json layers = Json::array();
-  for (const Json& log : logs) {
-    Json row = log;
+  for (const std::string& log : logs) {
+    Json row = parse_json(log, "a layer's log");
     row.erase("modules");
     layers.push_back(std::move(row));
   }

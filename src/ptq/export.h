@@ -6,8 +6,6 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "io/checkpoint.h"
 #include "ptq/calibration_data.h"
 #include "ptq/module_error.h"
@@ -26,7 +24,7 @@ struct ManifestInput {
   const Recipe& recipe;
   std::span<const ModuleError> errors;          ///< [modules of the plan]
   const CalibrationData* data = nullptr;        ///< null: no calibration
-  std::vector<nlohmann::ordered_json> layers;   ///< LayerOutput::log of each layer; empty without calibration
+  std::vector<std::string> layers;              ///< LayerOutput::log of each layer; empty without calibration
 };
 /// kedge.manifest.json (docs/formats/manifest.md): no dates and no paths, so that equal inputs give equal bytes.
 std::string manifest(const ManifestInput& input);

@@ -135,8 +135,8 @@ struct Job {
   LayerTunerFactory* tuners;
 };
 
-std::vector<Json> layer_logs(const LayerStore* store, int num_layers) {
-  std::vector<Json> logs;
+std::vector<std::string> layer_logs(const LayerStore* store, int num_layers) {
+  std::vector<std::string> logs;
   for (int layer = 0; store != nullptr && layer < num_layers; ++layer) logs.push_back(store->log(layer));
   return logs;
 }

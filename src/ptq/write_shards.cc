@@ -120,7 +120,7 @@ void Shards::read_errors_of_layers() {
   for (std::size_t i = 0; i < w_.plan.modules.size(); ++i) {
     const LinearRef& linear = w_.plan.modules[i].linear;
     if (linear.layer < 0 || !w_.store->has(linear.layer)) continue;
-    if (!logs.contains(linear.layer)) logs[linear.layer] = w_.store->log(linear.layer);
+    if (!logs.contains(linear.layer)) logs[linear.layer] = parse_json(w_.store->log(linear.layer), "a layer's log");
     const Json& modules = logs[linear.layer]["modules"];
     const auto at = modules.find(linear.module);
     if (at == modules.end()) continue;

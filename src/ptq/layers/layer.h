@@ -6,8 +6,6 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "base/thread_pool.h"
 #include "model/spec.h"
 #include "nn/weight_source.h"
@@ -32,7 +30,7 @@ struct LayerOutput {
   std::map<std::string, QuantTensor, std::less<>> weights;  ///< by canonical module
   std::map<std::string, Tensor, std::less<>> replaced;      ///< by canonical tensor name, fp32, representable in the
                                                             ///< dtype that the file has for it
-  nlohmann::ordered_json log = nlohmann::ordered_json::object();  ///< for the manifest (docs/formats/manifest.md)
+  std::string log = "{}";  ///< a JSON object for the manifest (docs/formats/manifest.md)
 };
 
 /// Tunes all matrices of a layer together (methods that need gradients).

@@ -56,6 +56,7 @@ class LayerQuantizer {
   HiddenStates& original_;
   HiddenStates& quantized_;
   LayerOutput out_;
+  Json log_ = Json::object();  ///< becomes out_.log
 };
 
 void LayerQuantizer::take(const LayerOutput& output) {
@@ -76,7 +77,7 @@ void LayerQuantizer::quantize_module(const PlannedModule& module, const InputSta
   MethodInput method_input{values,  linear.rows, linear.cols, *module.args, module.scale_dtype(),
                            inputs,  &input_.recipe.parameters, &ctx, input_.options.isa};
   QuantTensor quantized = method_.quantize(method_input);
-  Json& log = out_.log["modules"][linear.module];
+  Json& log = log_["modules"][linear.module];
   log["error"] = to_json(module_error(values, quantized));
   if (inputs != nullptr) {
     log["tokens"] = inputs->tokens;
@@ -91,11 +92,11 @@ void LayerQuantizer::quantize_module(const PlannedModule& module, const InputSta
 void LayerQuantizer::check_coverage(std::size_t block) {
   const Observation observation{input_, pass_, overlay_, block, original_, quantized_, false};
   const std::vector<std::int64_t> counts = count_expert_tokens(observation);
-  Json& log = out_.log["expert_tokens"] = counts;
+  Json& log = log_["expert_tokens"] = counts;
   std::int64_t starved = 0;
   for (const std::int64_t count : counts) starved += count < input_.recipe.parameters.min_expert_tokens;
   if (starved == 0) return;
-  out_.log["starved_experts"] = starved;
+  log_["starved_experts"] = starved;
   if (input_.recipe.parameters.expert_fallback != ExpertFallback::error) return;
   throw Error(ErrorCode::usage,
               fmt::format("{} of {} experts of layer {} see fewer than {} calibration tokens", starved, log.size(),
@@ -125,7 +126,7 @@ void LayerQuantizer::quantize_block(std::size_t block) {
 
 void LayerQuantizer::refit(std::size_t block) {
   const RefitReport report = refit_router(input_, pass_, overlay_, block, original_, quantized_);
-  out_.log["router_refit"] = {{"agreement_before", report.agreement_before},
+  log_["router_refit"] = {{"agreement_before", report.agreement_before},
                               {"agreement_after", report.agreement_after},
                               {"logit_error_before", report.error_before},
                               {"logit_error_after", report.error_after}};
@@ -156,13 +157,15 @@ LayerOutput LayerQuantizer::run(LayerTuner* tuner) {
   if (tuner != nullptr) {
     out_ = tuner->tune(input_, original_, quantized_);
     take(out_);
+    log_ = parse_json(out_.log, "a tuner's log");
   }
   for (std::size_t block = 0; block < pass_.num_blocks(); ++block) {
     if (is_moe(block) && input_.recipe.refit.enabled) refit(block);
     if (tuner == nullptr) quantize_block(block);
     advance(block);
   }
-  out_.log["state_error"] = state_error();
+  log_["state_error"] = state_error();
+  out_.log = log_.dump();
   return std::move(out_);
 }
 

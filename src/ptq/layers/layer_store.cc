@@ -77,7 +77,7 @@ void LayerStore::write(int layer, const LayerOutput& output) {
     data.resize(source.num_bytes());
     convert_from_float(source.dtype, values.data<float>(), values.size(), data.data());
   }
-  SafetensorsWriter writer(folder_ / file_name(layer), entries, {{"log", output.log.dump()}});
+  SafetensorsWriter writer(folder_ / file_name(layer), entries, {{"log", output.log}});
   for (const auto& entry : writer.order()) writer.write(entry.name, bytes[entry.name].data(), bytes[entry.name].size());
   writer.finish();
 }
@@ -100,14 +100,14 @@ LayerOutput LayerStore::read(int layer) const {
   return output;
 }
 
-Json LayerStore::log(int layer) const {
+std::string LayerStore::log(int layer) const {
   const auto& metadata = file(layer).header().metadata;
   const auto at = metadata.find("log");
   if (at == metadata.end()) {
     throw Error(ErrorCode::bad_file, (folder_ / file_name(layer)).string() + " holds no log of its layer", "",
                 "remove the partial folder and start over");
   }
-  return parse_json(at->second, file_name(layer));
+  return at->second;
 }
 
 std::optional<TensorView> LayerStore::find(std::string_view tensor) const {

@@ -31,7 +31,7 @@ class LayerStore {
   bool has(int layer) const;
   void write(int layer, const LayerOutput& output);
   LayerOutput read(int layer) const;
-  nlohmann::ordered_json log(int layer) const;
+  std::string log(int layer) const;
 
   /// A tensor of any finished layer by its name in the file; a view that lives until close().
   std::optional<TensorView> find(std::string_view tensor) const;
