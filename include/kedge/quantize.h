@@ -30,6 +30,7 @@ struct QuantizeOptions {
   std::filesystem::path destination;  ///< must not exist; a partial folder of the same plan is resumed
   std::string scheme = "w4a16-g128";  ///< a preset or a name of the grammar (src/quant/scheme.h)
   std::string method = "rtn";                     ///< quantize_methods()
+  std::string scale_dtype = "auto";               ///< float32, float16, bfloat16; auto: the type of the source's weight
   std::vector<QuantizeOverride> overrides;        ///< later ones win
   int threads = 0;                                ///< 0: one per CPU that this process may use
   std::uint64_t max_shard_bytes = 1'000'000'000;  ///< a file holds whole layers, at least one, up to about this
@@ -78,7 +79,7 @@ struct QuantizeReport {
   bool dry_run = false;
 };
 
-/// Throws Error: usage (unknown scheme or method, a pattern that matches nothing, SRC = DST or DST inside SRC),
+/// Throws Error: usage (unknown scheme, method or scale type, a pattern that matches nothing, SRC = DST or DST inside SRC),
 /// exists (DST), unsupported (an already quantized source), bad_file (NaN or infinity in a weight), io, interrupted
 /// (the partial folder stays and is resumed by the same call).
 /// tuners: of methods that need torch (kedge-torch has them); null: such a method is Error(unsupported).

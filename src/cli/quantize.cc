@@ -22,6 +22,11 @@ constexpr Flag kFlags[] = {
      .fallback = "w4a16-g128",
      .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16)"},
     {.name = "method", .fallback = "rtn", .help = "how codes are chosen: rtn, rtn-mse, gptq or gptaq"},
+    {.name = "scale-dtype",
+     .fallback = "auto",
+     .help = "type of the stored scales; auto: the source weight's. transformers rounds dequantized experts to it, so "
+             "float32 gives it kedge's logits",
+     .choices = "auto|float32|float16|bfloat16"},
     {.name = "override",
      .type = FlagType::list,
      .help = "another scheme, or none, for the modules that match (a glob, or re: and a regular expression); "
@@ -152,9 +157,13 @@ void print_table(const QuantizeReport& report) {
 }
 
 void print_json(const QuantizeOptions& options, const QuantizeReport& report) {
-  const Json config = {{"source", options.source.string()}, {"destination", options.destination.string()},
-                       {"scheme", report.scheme},           {"method", report.method},
-                       {"recipe_hash", report.recipe_hash}, {"dry_run", report.dry_run}};
+  const Json config = {{"source", options.source.string()},
+                       {"destination", options.destination.string()},
+                       {"scheme", report.scheme},
+                       {"method", report.method},
+                       {"scale_dtype", options.scale_dtype},
+                       {"recipe_hash", report.recipe_hash},
+                       {"dry_run", report.dry_run}};
   Json results = {{"model_type", report.model_type},
                   {"source_hash", report.source_hash.empty() ? Json(nullptr) : Json(report.source_hash)},
                   {"weights", report.weights},
@@ -187,6 +196,7 @@ int run_quantize(const Arguments& arguments) {
   options.destination = arguments.text("DST");
   options.scheme = arguments.text("scheme");
   options.method = arguments.text("method");
+  options.scale_dtype = arguments.text("scale-dtype");
   options.overrides = overrides(arguments);
   options.threads = static_cast<int>(arguments.integer("threads"));
   options.max_shard_bytes = static_cast<std::uint64_t>(arguments.integer("max-shard-size")) * 1'000'000;

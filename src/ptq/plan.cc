@@ -75,6 +75,7 @@ PlannedModule plan_module(const Checkpoint& checkpoint, const LinearRef& linear,
   PlannedModule module;
   module.linear = linear;
   module.args = choose_args(linear, recipe, used);
+  module.scales = recipe.scale_dtype;
   const WeightData data = load_linear(checkpoint, linear);
   KEDGE_CHECK(std::holds_alternative<TensorView>(data));
   module.dtype = std::get<TensorView>(data).dtype;

@@ -19,10 +19,11 @@ struct PlannedModule {
   LinearRef linear;
   std::optional<QuantArgs> args;  ///< nullopt: copied bit for bit
   DType dtype = DType::bf16;      ///< of the source's weight
+  std::optional<DType> scales;    ///< type of the stored scales; nullopt: the weight's
   bool channel_fallback = false;  ///< cols is no multiple of the recipe's group
   std::uint64_t source_bytes = 0, output_bytes = 0;
 
-  DType scale_dtype() const noexcept { return dtype == DType::f64 ? DType::f32 : dtype; }
+  DType scale_dtype() const noexcept { return scales.value_or(dtype == DType::f64 ? DType::f32 : dtype); }
   std::string scheme() const { return args ? scheme_name(*args) : "none"; }
 };
 

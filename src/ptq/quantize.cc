@@ -43,7 +43,8 @@ MethodParameters method_parameters(const QuantizeOptions& options) {
 }
 
 Recipe make_recipe(const QuantizeOptions& options) {
-  Recipe recipe{parse_scheme(options.scheme), find_quant_method(options.method).name, {}, {}, {}};
+  Recipe recipe{parse_scheme(options.scheme), find_quant_method(options.method).name, {}, {}, {}, {}};
+  recipe.scale_dtype = parse_scale_dtype(options.scale_dtype);
   recipe.parameters = method_parameters(options);
   recipe.refit = {options.router_refit, options.refit_ridge, parse_refit_weighting(options.refit_weighting),
                   options.refit_tau_margins};

@@ -31,8 +31,10 @@ bool glob_matches(std::string_view pattern, std::string_view name) {
   return p == pattern.size();
 }
 
-constexpr std::pair<const char*, ScaleMethod> kScaleMethodes[] = {{"minmax", ScaleMethod::minmax},
+constexpr std::pair<const char*, ScaleMethod> kScaleMethods[] = {{"minmax", ScaleMethod::minmax},
                                                                   {"mse", ScaleMethod::mse}};
+constexpr std::pair<const char*, std::optional<DType>> kScaleDTypes[] = {
+    {"auto", std::nullopt}, {"float32", DType::f32}, {"float16", DType::f16}, {"bfloat16", DType::bf16}};  // torch's
 constexpr std::pair<const char*, ExpertFallback> kFallbacks[] = {
     {"all-tokens", ExpertFallback::all_tokens}, {"rtn", ExpertFallback::rtn}, {"error", ExpertFallback::error}};
 
@@ -59,12 +61,13 @@ T value_in(const std::pair<const char*, T> (&rows)[N], std::string_view name, co
 
 }  // namespace
 
-const char* scale_method_name(ScaleMethod search) noexcept { return name_in(kScaleMethodes, search); }
-ScaleMethod parse_scale_method(std::string_view name) { return value_in(kScaleMethodes, name, "scale search"); }
+const char* scale_method_name(ScaleMethod search) noexcept { return name_in(kScaleMethods, search); }
+ScaleMethod parse_scale_method(std::string_view name) { return value_in(kScaleMethods, name, "scale search"); }
 const char* expert_fallback_name(ExpertFallback fallback) noexcept { return name_in(kFallbacks, fallback); }
 ExpertFallback parse_expert_fallback(std::string_view name) { return value_in(kFallbacks, name, "expert fallback"); }
 
 RefitWeighting parse_refit_weighting(std::string_view name) { return value_in(kWeightings, name, "refit weighting"); }
+std::optional<DType> parse_scale_dtype(std::string_view name) { return value_in(kScaleDTypes, name, "scale type"); }
 
 ModulePattern::ModulePattern(std::string pattern) : text_(std::move(pattern)) {
   const bool is_regex = text_.starts_with("re:");
@@ -108,6 +111,7 @@ Json Recipe::to_json() const {
     json["refit_weighting"] = name_in(kWeightings, refit.weighting);
     json["refit_tau_margins"] = refit.tau_margins;
   }
+  if (scale_dtype) json["scale_dtype"] = name_in(kScaleDTypes, scale_dtype);
   return json;
 }
 

@@ -12,6 +12,7 @@
 #include "io/wire/name_pattern.h"
 #include "quant/scale_search.h"
 #include "quant/scheme.h"
+#include "tensor/dtype.h"
 
 namespace kedge {
 
@@ -59,11 +60,14 @@ struct RefitParameters {
   RefitWeighting weighting = RefitWeighting::boundary;
   double tau_margins = 2.0;
 };
+/// "float32", "float16", "bfloat16"; "auto": nullopt. Error(usage) otherwise.
+std::optional<DType> parse_scale_dtype(std::string_view name);
 
 struct Recipe {
   QuantScheme scheme;
   std::string method;
   std::vector<Override> overrides;  ///< later ones win
+  std::optional<DType> scale_dtype;  ///< nullopt: the type of the source's weight; a key only where it is set
   MethodParameters parameters;
   RefitParameters refit;
 

@@ -167,6 +167,7 @@ TEST(Cli, WrongWordsAreUsageErrors) {
   expect_refused({"tokenize", model, "--decode", "12 x"}, usage, "\"x\"");
   expect_refused({"tokenize", model, "--decode", "999999"}, usage, "999999");
   expect_refused({"inspect", model, "--context", "5000"}, usage, "1024");
+  expect_refused({"quantize", model, "x", "--scale-dtype", "int8"}, usage, "float32");
   expect_refused({"bench"}, usage, "shape");
   expect_refused({"bench", "--shape", "no-such-shape"}, usage, "no-such-shape");
   expect_refused({"completion", "csh"}, usage, "fish");
@@ -393,6 +394,12 @@ TEST(Cli, QuantizeDryRunAndJson) {
   EXPECT_EQ(done["schema"], "kedge.quantize/1");
   EXPECT_EQ(done["results"]["output_bytes"], plan["output_bytes"]);
   EXPECT_EQ(done["results"]["bits_per_weight"], plan["bits_per_weight"]);
+  const Result wide = run({"quantize", kDemo, "--dry-run", "--json", "--scale-dtype", "float32"});
+  const Json wide_plan = parse_json(wide.out, "stdout");
+  EXPECT_EQ(wide_plan["config"]["scale_dtype"], "float32");
+  // 16 bits more per group of 128.
+  EXPECT_NEAR(wide_plan["results"]["quantized_bits_per_weight"].get<double>(),
+              plan["quantized_bits_per_weight"].get<double>() + 0.125, 1e-9);
 }
 
 }  // namespace

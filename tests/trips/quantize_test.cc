@@ -257,6 +257,59 @@ TEST(Quantize, DryRunWritesNothingAndPredictsTheSizes) {
   EXPECT_LT(file, report.output_bytes + 200'000);  // the header
 }
 
+// Scales of another type are other scales, so other codes: those of round to nearest with that type.
+TEST(Quantize, ScaleTypeIsWhatIsStored) {
+  const TemporaryFolder folder;
+  const fs::path source_path = trips::kGoldens + "olmoe";
+  const Checkpoint source = Checkpoint::open(source_path);
+  QuantizeOptions options = options_for(source_path, folder / "auto", "w4a16-g32");
+  const QuantizeReport as_source = quantize(options);
+  std::set<std::string> hashes = {as_source.recipe_hash};
+  for (const auto& [name, dtype] :
+       {std::pair("float32", DType::f32), {"float16", DType::f16}, {"bfloat16", DType::bf16}}) {
+    SCOPED_TRACE(name);
+    options.scale_dtype = name;
+    options.destination = folder / name;
+    options.dry_run = true;
+    const QuantizeReport plan = quantize(options);
+    options.dry_run = false;
+    const QuantizeReport report = quantize(options);
+    hashes.insert(report.recipe_hash);
+    EXPECT_EQ(read_json(folder / name / "kedge.manifest.json")["recipe"]["scale_dtype"], name);
+    const Checkpoint result = Checkpoint::open(folder / name);
+    std::uint64_t scales = 0;
+    for (const LinearRef& linear : linears_of(source)) {
+      const WeightData written = result.weight(linear.module, linear.rows, linear.cols);
+      if (!std::holds_alternative<QuantTensor>(written)) continue;
+      const QuantTensor& q = std::get<QuantTensor>(written);
+      const TensorView original = std::get<TensorView>(source.weight(linear.module, linear.rows, linear.cols));
+      const QuantTensor rtn = quantize_rtn(floats_of(original), linear.rows, linear.cols, q.args, dtype);
+      ASSERT_EQ(q.scale_dtype, dtype) << linear.module;
+      EXPECT_EQ(q.codes, rtn.codes) << linear.module;
+      EXPECT_EQ(q.scales, rtn.scales) << linear.module;
+      scales += q.scales.size();
+    }
+    EXPECT_EQ(report.output_bytes, as_source.output_bytes + (dtype == DType::f32 ? 2 * scales : 0));
+    EXPECT_EQ(plan.output_bytes, report.output_bytes);
+  }
+  EXPECT_EQ(hashes.size(), 4u);
+  EXPECT_EQ(trips::slurp(folder / "auto/model.safetensors"), trips::slurp(folder / "bfloat16/model.safetensors"));
+  options.scale_dtype = "int8";
+  std::string text;
+  EXPECT_EQ(code_of(options, &text), ErrorCode::usage);
+  EXPECT_NE(text.find("bfloat16"), std::string::npos);
+}
+
+// The hash names partial folders and manifests: a key at its default must not change it.
+TEST(Recipes, HashIsThatOfTheJsonText) {
+  Recipe recipe{parse_scheme("w4a16-g128"), "rtn", {}, {}};
+  // printf '{"scheme":"w4a16-g128","method":"rtn","overrides":[]}' | sha256sum
+  EXPECT_EQ(recipe.hash(), "ce227357940e1225033301934a42bc88e0d89663fa7bd08dc1ae653f790d6cd1");
+  recipe.scale_dtype = parse_scale_dtype("float16");
+  EXPECT_EQ(recipe.to_json().dump(),
+            R"({"scheme":"w4a16-g128","method":"rtn","overrides":[],"scale_dtype":"float16"})");
+}
+
 TEST(Quantize, RefusesWhatCannotWork) {
   const TemporaryFolder folder;
   const fs::path source = folder / "m";
