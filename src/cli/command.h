@@ -98,6 +98,20 @@ class Arguments {
 /// The four fields that every command which runs a model has.
 RuntimeOptions runtime_options(const Arguments& arguments);
 
+/// What the commands that read texts share: files, cut into sequences.
+constexpr Flag text_flag(const char* help) {
+  return {.name = "text", .type = FlagType::paths, .help = help, .value_name = "FILE"};
+}
+constexpr Flag seqlen_flag(const char* help) {
+  return {.name = "seqlen", .type = FlagType::integer, .fallback = "256", .help = help, .minimum = 2, .maximum = 1e9};
+}
+inline constexpr Flag kLimitFlag = {.name = "limit",
+                                    .type = FlagType::integer,
+                                    .fallback = "0",
+                                    .help = "sequences at most; 0: all",
+                                    .minimum = 0,
+                                    .maximum = 1e12};
+
 /// What the commands that compute share; kComputeFlags is for those that cannot explain.
 inline constexpr Flag kRuntimeFlags[] = {
     {.name = "explain",

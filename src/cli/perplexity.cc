@@ -10,19 +10,9 @@ namespace {
 constexpr Positional kPositionals[] = {{"MODEL", "a Hugging Face directory, quantized or not"}};
 
 constexpr Flag kFlags[] = {
-    {.name = "text", .type = FlagType::paths, .help = "UTF-8 text files", .value_name = "FILE"},
-    {.name = "seqlen",
-     .type = FlagType::integer,
-     .fallback = "256",
-     .help = "tokens per sequence",
-     .minimum = 2,
-     .maximum = 1e9},
-    {.name = "limit",
-     .type = FlagType::integer,
-     .fallback = "0",
-     .help = "sequences at most; 0: all",
-     .minimum = 0,
-     .maximum = 1e12},
+    text_flag("UTF-8 text files"),
+    seqlen_flag("tokens per sequence"),
+    kLimitFlag,
 };
 
 int run_perplexity(const Arguments& arguments) {

@@ -15,7 +15,7 @@ constexpr Positional kPositionals[] = {{"MODEL", "a Hugging Face directory, quan
 
 constexpr Flag kFlags[] = {
     {.name = "ids", .type = FlagType::path, .help = "safetensors file with input_ids [S, L]", .value_name = "FILE"},
-    {.name = "text", .type = FlagType::paths, .help = "UTF-8 text files, in place of --ids", .value_name = "FILE"},
+    text_flag("UTF-8 text files, in place of --ids"),
     {.name = "out", .type = FlagType::path, .help = "the trace to write (safetensors)", .value_name = "FILE"},
     {.name = "logits", .type = FlagType::boolean, .fallback = "false", .help = "also the logits of all tokens"},
     {.name = "hidden-states",
@@ -32,18 +32,8 @@ constexpr Flag kFlags[] = {
      .type = FlagType::boolean,
      .fallback = "false",
      .help = "a forward pass for each sequence, in place of one for all"},
-    {.name = "seqlen",
-     .type = FlagType::integer,
-     .fallback = "256",
-     .help = "tokens per sequence of --text",
-     .minimum = 2,
-     .maximum = 1e9},
-    {.name = "limit",
-     .type = FlagType::integer,
-     .fallback = "0",
-     .help = "sequences at most; 0: all",
-     .minimum = 0,
-     .maximum = 1e12},
+    seqlen_flag("tokens per sequence of --text"),
+    kLimitFlag,
     {.name = "overwrite", .type = FlagType::boolean, .fallback = "false", .help = "replace --out where it is there"},
 };
 

@@ -185,6 +185,18 @@ std::string to_canonical_name(const ModelFamily& family, std::string_view file_n
   return name;
 }
 
+const char* linear_role_name(LinearRole role) noexcept {
+  switch (role) {
+    case LinearRole::attention: return "attention";
+    case LinearRole::mlp: return "mlp";
+    case LinearRole::expert: return "expert";
+    case LinearRole::shared_expert: return "shared_expert";
+    case LinearRole::router: return "router";
+    case LinearRole::lm_head: return "lm_head";
+  }
+  return "other";
+}
+
 std::vector<LinearRef> list_linears(const ModelSpec& spec, const ModelFamily& family) {
   return LinearLister(spec, family).list();
 }

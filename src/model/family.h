@@ -40,6 +40,8 @@ std::string to_file_name(const ModelFamily& family, std::string_view canonical);
 std::string to_canonical_name(const ModelFamily& family, std::string_view file_name);
 
 enum class LinearRole { attention, mlp, expert, shared_expert, router, lm_head };
+/// As reports print it: "shared_expert".
+const char* linear_role_name(LinearRole role) noexcept;
 
 /// A matrix of the model that a quantizer may touch.
 struct LinearRef {

@@ -17,18 +17,6 @@
 namespace kedge {
 namespace {
 
-const char* role_name(LinearRole role) {
-  switch (role) {
-    case LinearRole::attention: return "attention";
-    case LinearRole::mlp: return "mlp";
-    case LinearRole::expert: return "expert";
-    case LinearRole::shared_expert: return "shared_expert";
-    case LinearRole::router: return "router";
-    case LinearRole::lm_head: return "lm_head";
-  }
-  return "other";
-}
-
 std::string lower(std::string text) {
   for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return text;
@@ -98,7 +86,7 @@ void count(const Checkpoint& checkpoint, const ModelSpec& spec, InspectReport& r
     const Stored stored = stored_form(checkpoint, linear, tensors, seen);
     InspectGroup& group = groups[{static_cast<int>(linear.role), stored.form}];
     const std::int64_t weights = linear.rows * linear.cols;
-    group.role = role_name(linear.role);
+    group.role = linear_role_name(linear.role);
     group.form = stored.form;
     ++group.modules;
     group.weights += weights;
