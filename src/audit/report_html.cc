@@ -147,16 +147,29 @@ std::string load_map(const AuditComparison& c, LoadView view) {
     }
   }
   map.scale = view == LoadView::change ? most_change : most;
-  map.scale_low = view == LoadView::change ? fmt::format("−{:.2f}×", most_change) : "0";
+  map.scale_low = view == LoadView::change ? "−" + format_number(most_change, 2) + "×" : "0";
   map.scale_high =
-      view == LoadView::change ? fmt::format("+{:.2f}×", most_change) : fmt::format("{:.1f}× a fair share", most);
+      view == LoadView::change ? "+" + format_number(most_change, 2) + "×" : fmt::format("{:.1f}× a fair share", most);
   return svg_heat_map(map);
 }
 
-HtmlTable layer_table(const AuditComparison& c) {
+// The layer's number and the columns [begin, end).
+HtmlTable some_columns(const HtmlTable& all, std::size_t begin, std::size_t end, std::string caption) {
+  const auto pick = [&](const std::vector<std::string>& row) {
+    std::vector<std::string> out{row.front()};
+    out.insert(out.end(), row.begin() + static_cast<std::ptrdiff_t>(begin),
+               row.begin() + static_cast<std::ptrdiff_t>(end));
+    return out;
+  };
+  HtmlTable table{all};
+  table.caption = std::move(caption);
+  table.header = pick(all.header);
+  for (std::vector<std::string>& row : table.rows) row = pick(row);
+  return table;
+}
+
+HtmlTable all_layer_columns(const AuditComparison& c) {
   HtmlTable table;
-  table.caption =
-      fmt::format("Routing by layer: {}, {} activations", c.mode == "local" ? "local" : "free-running", c.activations);
   table.header = {"layer"};
   table.last_row_is_total = true;
   const auto cells = [](const AuditMetrics& metrics) {
@@ -191,6 +204,16 @@ HtmlTable layer_table(const AuditComparison& c) {
   mean.insert(mean.end(), {"", "", ""});
   table.rows.push_back(std::move(mean));
   return table;
+}
+
+// Two tables: the page's width holds about nine columns.
+void add_layer_tables(HtmlPage& page, const AuditComparison& c) {
+  const std::string what =
+      fmt::format("by layer: {}, {} activations", c.mode == "local" ? "local" : "free-running", c.activations);
+  const HtmlTable all = all_layer_columns(c);
+  const std::size_t split = 1 + routing_metric_index("margin");
+  page.table(some_columns(all, 1, split, "Routing " + what));
+  page.table(some_columns(all, split, all.header.size(), "Margins and load " + what));
 }
 
 HtmlTable language_table(const std::vector<std::pair<std::string, const AuditMetrics*>>& columns, const char* caption) {
@@ -266,7 +289,7 @@ void add_tables(HtmlPage& page, const AuditReport& report) {
   }
   if (!columns.empty())
     page.table(language_table(columns, "Next-token predictions (natural log), by the quantized model's activations"));
-  for (const AuditComparison& c : report.comparisons) page.table(layer_table(c));
+  for (const AuditComparison& c : report.comparisons) add_layer_tables(page, c);
   const AuditComparison& c = report.comparisons.front();
   if (c.by_text.empty()) return;
   HtmlTable table;

@@ -7,9 +7,9 @@ namespace {
 
 constexpr const char* style = R"css(
 :root{color-scheme:light dark;--bg:#f4f5f7;--card:#fff;--text:#1b2027;--muted:#586270;--line:#dfe3e8;--soft:#eef1f4;
---behind:#dfe4ea;--c0:#0b66c3;--c1:#c2410c;--c2:#15803d;--c3:#7c3aed;--c4:#b45309;--c5:#be185d}
+--behind:#dfe4ea;--shade:#00000026;--c0:#0b66c3;--c1:#c2410c;--c2:#15803d;--c3:#7c3aed;--c4:#b45309;--c5:#be185d}
 @media (prefers-color-scheme:dark){:root{--bg:#0e1216;--card:#161b21;--text:#e7eaee;--muted:#9ba6b3;--line:#2a323b;--soft:#1d242c;
---behind:#2b343e;--c0:#6cb4ff;--c1:#ff9457;--c2:#5bd08f;--c3:#bb9af7;--c4:#f2b44c;--c5:#f78fb8}}
+--behind:#2b343e;--shade:#ffffff2e;--c0:#6cb4ff;--c1:#ff9457;--c2:#5bd08f;--c3:#bb9af7;--c4:#f2b44c;--c5:#f78fb8}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--bg);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
@@ -34,11 +34,13 @@ figcaption{color:var(--muted);font-size:13.5px;margin-bottom:8px}
 .draw{overflow-x:auto}
 svg{display:block;width:100%;height:auto}
 @media (max-width:820px){.grid{grid-template-columns:minmax(0,1fr)}figure,figure.third,figure.full{grid-column:auto}main{padding:20px 14px 40px}figure{padding:12px 10px 8px}}
-.scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:10px;margin:0 0 14px}
+/* A shade at the right edge, covered by a layer that moves with the table, where more columns follow. */
+.scroll{overflow-x:auto;background:linear-gradient(90deg,transparent,var(--card) 60%) right/48px 100% no-repeat local,
+linear-gradient(90deg,transparent,var(--shade)) right/16px 100% no-repeat scroll,var(--card);border:1px solid var(--line);border-radius:10px;margin:0 0 14px}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 .caption{margin:20px 0 8px;font-weight:600;font-size:15px}
 .ci{display:block;color:var(--muted);font-size:12px;font-weight:400}
-th,td{padding:6px 12px;vertical-align:top;text-align:right;white-space:nowrap;border-top:1px solid var(--line)}
+th,td{padding:6px 10px;vertical-align:top;text-align:right;white-space:nowrap;border-top:1px solid var(--line)}
 thead th{color:var(--muted);font-weight:500;border-top:0;vertical-align:bottom}
 .t{text-align:left}
 tbody tr:hover{background:var(--soft)}
@@ -112,6 +114,15 @@ std::string cell(const char* css, const std::string& text) {
   return td.insert(td.size() - 5, element("span", "ci", text.substr(at + 1)));
 }
 
+// "4.7e-05" in running text: browsers break lines after a hyphen, a word joiner (U+2060) forbids it.
+std::string unbroken_numbers(std::string text) {
+  for (std::size_t at = 0; (at = text.find("e-", at)) != std::string::npos; at += 2) {
+    const auto digit = [&](std::size_t i) { return i < text.size() && text[i] >= '0' && text[i] <= '9'; };
+    if (at > 0 && digit(at - 1) && digit(at + 2)) text.insert(at + 2, "\xe2\x81\xa0");
+  }
+  return text;
+}
+
 }  // namespace
 
 HtmlPage::HtmlPage(std::string title) : title_(std::move(title)) {}
@@ -122,7 +133,7 @@ void HtmlPage::close_grid() {
 }
 
 void HtmlPage::lead(const std::string& eyebrow, const std::string& verdict, const std::string& detail) {
-  body_ += element("p", "eyebrow", eyebrow) + "\n" + element("h1", "", verdict) + "\n" +
+  body_ += element("p", "eyebrow", eyebrow) + "\n" + element("h1", "", unbroken_numbers(verdict)) + "\n" +
            element("p", "detail", detail) + "\n";
 }
 

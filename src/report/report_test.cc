@@ -120,6 +120,23 @@ TEST(Svg, DrawsEmptyAndConstantData) {
   EXPECT_NE(svg_plot(plot).find(">0 %<"), std::string::npos);
 }
 
+// The label's glyphs end about 18 px from the left; a digit takes at most 7.5.
+TEST(Svg, LongTickNamesStayClearOfTheAxisLabel) {
+  for (const double high : {1.0, 1e-3, 1e-6}) {
+    Plot plot = sample_plot();
+    plot.series[0].points = {{0, 0.1 * high}, {1, high}};
+    plot.y_from_zero = true;
+    const std::string svg = svg_plot(plot);
+    int ticks = 0;
+    for (std::size_t at = 0; (at = svg.find("text-anchor=\"end\"", at)) != std::string::npos; ++at, ++ticks) {
+      const double x = std::stod(svg.substr(svg.rfind("x=\"", at) + 3));
+      const std::size_t begin = svg.find('>', at) + 1;
+      EXPECT_GT(x - 7.5 * static_cast<double>(svg.find('<', begin) - begin), 18) << svg.substr(begin, 12);
+    }
+    EXPECT_GE(ticks, 3);
+  }
+}
+
 TEST(Svg, HeatMapShadesByValue) {
   HeatMap map{.rows = {"0"}, .columns = {"0", "1"}, .values = {1.0, -0.5}, .tooltips = {"a", "b"}, .diverging = true};
   const std::string svg = svg_heat_map(map);
@@ -128,7 +145,7 @@ TEST(Svg, HeatMapShadesByValue) {
 
 TEST(Html, IsWellFormedSelfContainedAndEscaped) {
   HtmlPage page("<script>alert(1)</script>");
-  page.lead("a", "b < c", "d");
+  page.lead("a", "b < c by 4.7e-05, one-to-one", "d");
   page.key_figures({{"label", "1", "note"}});
   page.section("plots");
   page.plot("one", "caption", svg_plot(sample_plot()));
@@ -139,6 +156,9 @@ TEST(Html, IsWellFormedSelfContainedAndEscaped) {
   std::string html = page.str();
   EXPECT_EQ(first_markup_error(html), "");
   EXPECT_EQ(html.find("<script>alert"), std::string::npos);
+  EXPECT_NE(html.find("b &lt; c by 4.7e-\xe2\x81\xa0"
+                      "05, one-to-one</h1>"),
+            std::string::npos);
   EXPECT_NE(html.find("<td>&lt;1<span class=\"ci\">[0, 2]</span></td>"), std::string::npos);
   const std::string name_space = "http://www.w3.org/2000/svg";
   for (std::size_t at; (at = html.find(name_space)) != std::string::npos;) html.erase(at, name_space.size());

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "report/table.h"
 #include "report/text.h"
 
 namespace kedge {
@@ -109,6 +110,13 @@ struct Frame {
   double y(double share) const { return bottom - share * (bottom - top); }
 };
 
+// Wide enough for the axis label and the longest tick name: about 7.5 px a character.
+Frame frame_beside(const Axis& y) {
+  Frame frame;
+  for (const std::string& name : y.names) frame.left = std::max(frame.left, 28 + 7.5 * display_width(name));
+  return frame;
+}
+
 struct LegendEntry {
   std::string name;
   int color;
@@ -209,7 +217,7 @@ std::string svg_plot(const Plot& plot) {
   const Axis ay = linear_axis(y_low, y_high, false, plot.y_percent, true);
 
   std::string out = open_svg(plot_width, plot_height, plot.label);
-  Frame frame;
+  Frame frame = frame_beside(ay);
   std::vector<LegendEntry> entries;
   for (const PlotSeries& series : plot.series) {
     if (!series.name.empty()) entries.push_back({series.name, series.color, false});
@@ -244,7 +252,7 @@ std::string svg_bars(const BarChart& chart) {
   }
   const Axis ay = linear_axis(0, high > 0 ? high : 1, false, chart.y_percent, true);
   std::string out = open_svg(plot_width, plot_height, chart.label);
-  Frame frame;
+  Frame frame = frame_beside(ay);
   std::vector<LegendEntry> entries;
   for (const PlotSeries& series : chart.series) {
     if (!series.name.empty()) entries.push_back({series.name, series.color, false});
@@ -296,7 +304,7 @@ std::string svg_heat_map(const HeatMap& map) {
   std::string out = open_svg(width, height, map.label);
 
   // The colour scale: words, steps, words.
-  double x = left + 7.2 * static_cast<double>(map.scale_low.size()) + 8;
+  double x = left + 7.8 * display_width(map.scale_low) + 10;
   out += text_at(left, 15, "start", "tick", map.scale_low);
   for (int i = 0; i <= 8; ++i) {
     const double v = map.diverging ? i / 4.0 - 1 : i / 8.0;
@@ -325,7 +333,7 @@ std::string svg_heat_map(const HeatMap& map) {
   }
   out += text_at(left + cell_w * static_cast<double>(columns) / 2, bottom + 36, "middle", "label", map.x_label);
   out +=
-      fmt::format("<text transform=\"translate(12 {}) rotate(-90)\" text-anchor=\"middle\" class=\"label\">{}</text>\n",
+      fmt::format("<text transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\" class=\"label\">{}</text>\n",
                   number((top + bottom) / 2), escape_html(map.y_label));
   return out + "</svg>\n";
 }
