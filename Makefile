@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 KEDGE := build/release/kedge
 
-.PHONY: all setup release demo test bench install clean
+.PHONY: all setup release torch demo test bench install clean
 
 all: release
 
@@ -15,18 +15,24 @@ release: setup
 	@test -f build/release/build.ninja || cmake --preset release -DKEDGE_TESTS=OFF
 	@cmake --build build/release -j $(JOBS) --target kedge
 
+# kedge-torch: kedge and what needs gradients; libtorch comes into .venv.
+torch:
+	@tools/setup.sh build torch
+	@grep -qs kedge-torch build/release/build.ninja || cmake --preset release -DKEDGE_TESTS=OFF -DKEDGE_TORCH=ON
+	@cmake --build build/release -j $(JOBS) --target kedge kedge-torch
+
 demo: release
 	@tools/demo.sh $(KEDGE)
 
 test:
-	@tools/setup.sh build test
-	@test -f build/dev/build.ninja || cmake --preset dev
+	@tools/setup.sh build test torch
+	@grep -qs kedge-torch build/dev/build.ninja || cmake --preset dev -DKEDGE_TORCH=ON
 	@cmake --build build/dev -j $(JOBS)
 	@ctest --test-dir build/dev -j $(JOBS) --output-on-failure --no-tests=error
 
 bench:
 	@tools/setup.sh build bench
-	@test -f build/bench/build.ninja || cmake --preset release -B build/bench -DKEDGE_TESTS=OFF -DKEDGE_BENCH=ON
+	@test -f build/bench/build.ninja || cmake --preset release -B build/bench -DKEDGE_TESTS=OFF -DKEDGE_BENCH=ON -DKEDGE_TORCH=OFF
 	@cmake --build build/bench -j $(JOBS)
 	@for bench in build/bench/*_bench; do test ! -x "$$bench" || "$$bench" || exit 1; done
 

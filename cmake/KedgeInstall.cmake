@@ -24,6 +24,11 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/kedgeConfigVersion.cmake CO
 install(FILES ${CMAKE_BINARY_DIR}/kedgeConfig.cmake ${CMAKE_BINARY_DIR}/kedgeConfigVersion.cmake
   DESTINATION ${kedge_package})
 
+if(TARGET kedge-torch)
+  # libtorch stays where it is.
+  set_target_properties(kedge-torch PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
+  install(TARGETS kedge-torch RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
 if(TARGET kedge)
   install(TARGETS kedge RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   # The binary prints its own completions, so that they cannot differ from its flags.

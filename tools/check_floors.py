@@ -5,6 +5,7 @@
   not see each other. Public headers (include/kedge) name no internal header but the public ones.
 - No source file reaches 1000 lines.
 - nlohmann/json.hpp stays out of headers, but for base/json.h; only src/cli reads the environment.
+- libtorch and the folders built on it are seen only by those folders and by kedge-torch's main: kedge never links it.
 
 usage: check_floors.py [ROOT]
 """
@@ -28,6 +29,8 @@ FLOORS = [
 FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
 MAX_LINES = 1000
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+TORCH_FOLDERS = ("src/twin/", "src/train/", "src/ptq/methods_twin/")
+LIBTORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
 GETENV = re.compile(r"\b(?:secure_)?getenv\s*\(|\benviron\b")
 
 
@@ -45,6 +48,9 @@ def check_file(path, folder, root, errors):
         if not match:
             continue
         system, target = match.group(1) == "<", match.group(2)
+        if not str(name).startswith(TORCH_FOLDERS) and str(name) != "src/cli/main_torch.cc":
+            if (system and LIBTORCH.match(target)) or ("src/" + target).startswith(TORCH_FOLDERS):
+                errors.append(f'{where}: "{target}" needs libtorch, which only {", ".join(TORCH_FOLDERS)} see')
         if target == "nlohmann/json.hpp" and path.suffix == ".h" and str(name) != "src/base/json.h":
             errors.append(f"{where}: headers use nlohmann/json_fwd.hpp")
         if system:

@@ -1,14 +1,34 @@
 #!/usr/bin/env bash
 # Installs what kedge needs to be built (and tested, benched). Quick when nothing is missing.
-# usage: tools/setup.sh [build] [test] [bench]      (default: build)
+# usage: tools/setup.sh [build] [test] [bench] [torch]      (default: build)
+# torch: libtorch (the pip wheel) in .venv of this project.
 set -euo pipefail
 
 build_packages=(cmake ninja-build g++ pkg-config nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev
                 libssl-dev)
 test_packages=(libgtest-dev python3)
 bench_packages=(libbenchmark-dev)
+torch_version=2.13.0
+venv=$(cd "$(dirname "$0")/.." && pwd)/.venv
 
-packages=() headers=() tools=()
+# By files: importing torch takes seconds. pip writes RECORD last.
+torch_is_there() {
+  compgen -G "$venv/lib/python3.*/site-packages/torch-$torch_version*.dist-info/RECORD" >/dev/null &&
+    compgen -G "$venv/lib/python3.*/site-packages/torch/lib/libtorch_cpu.so" >/dev/null
+}
+
+install_torch() {
+  torch_is_there && return
+  echo "Installing libtorch $torch_version (the pip wheel torch) into .venv" >&2
+  [[ -x $venv/bin/pip ]] || python3 -m venv "$venv" >&2
+  if ! "$venv/bin/pip" install --quiet --disable-pip-version-check "torch==$torch_version" >&2 || ! torch_is_there; then
+    echo "setup.sh: torch $torch_version could not be installed (see above); by hand:" >&2
+    echo "  python3 -m venv .venv && .venv/bin/pip install torch==$torch_version" >&2
+    exit 1
+  fi
+}
+
+packages=() headers=() tools=() torch=0
 for set in "${@:-build}"; do
   case "$set" in
     build)
@@ -25,8 +45,14 @@ for set in "${@:-build}"; do
       packages+=("${bench_packages[@]}")
       headers+=(benchmark/benchmark.h)
       ;;
+    torch)
+      torch=1
+      tools+=(python3)
+      # Debian's python3 cannot make a virtual environment without it; others come with ensurepip.
+      torch_is_there || python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+      ;;
     *)
-      echo "setup.sh: unknown set \"$set\": expected build, test or bench" >&2
+      echo "setup.sh: unknown set \"$set\": expected build, test, bench or torch" >&2
       exit 2
       ;;
   esac
@@ -50,6 +76,7 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     echo "Install them with this system's package manager (names on Debian: ${packages[*]})." >&2
     exit 1
   fi
+  ((torch)) && install_torch
   exit 0
 fi
 
@@ -58,7 +85,10 @@ missing=()
 for package in "${packages[@]}"; do
   grep -qE "^installed ${package//+/\\+}(:[a-z0-9]+)?$" <<<"$installed" || missing+=("$package")
 done
-((${#missing[@]})) || exit 0
+if ((${#missing[@]} == 0)); then
+  ((torch)) && install_torch
+  exit 0
+fi
 
 command="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
 if [[ $EUID -ne 0 ]]; then
@@ -72,3 +102,5 @@ if ! { apt-get update -q && apt-get install -y -q --no-install-recommends "${mis
   echo "setup.sh: the installation failed (see above); by hand: $command" >&2
   exit 1
 fi
+((torch)) && install_torch
+exit 0

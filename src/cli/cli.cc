@@ -16,6 +16,7 @@
 #include "cli/help.h"
 #include "cli/output.h"
 #include "cli/parse.h"
+#include "cli/torch_binary.h"
 #include "kedge/error.h"
 
 namespace kedge::cli {
@@ -26,9 +27,9 @@ constexpr int kOutOfMemory = 9;
 constexpr int kBug = 70;          // EX_SOFTWARE of sysexits.h
 constexpr int kBrokenPipe = 141;  // as a shell shows a process that SIGPIPE ended
 
-std::string version_text() {
+std::string version_text(const TorchPart* torch) {
   return std::string("kedge ") + version() + " (git " + git_hash() + ", " + build_type() + ", " +
-         isa_name(detect_isa()) + ")\n";
+         isa_name(detect_isa()) + (torch == nullptr ? "" : ", libtorch " + torch->version) + ")\n";
 }
 
 [[noreturn]] void unknown_command(const std::string& name) {
@@ -37,7 +38,7 @@ std::string version_text() {
   throw Error(ErrorCode::usage, "there is no command \"" + name + "\"", "one of " + known);
 }
 
-int dispatch(const std::vector<std::string>& words) {
+int dispatch(const std::vector<std::string>& words, const TorchPart* torch) {
   if (words.empty()) {
     throw Error(ErrorCode::usage, "no command is given", "", "run \"kedge --help\" for the list");
   }
@@ -47,11 +48,12 @@ int dispatch(const std::vector<std::string>& words) {
     return 0;
   }
   if (first == "--version" || first == "-V") {
-    print(version_text());
+    print(version_text(torch));
     return 0;
   }
   const Command* command = find_command(first);
   if (command == nullptr) unknown_command(first);
+  if (command->needs == Needs::torch && torch == nullptr) exec_torch(words);
   const auto arguments = parse(*command, {words.begin() + 1, words.end()});
   if (!arguments) {
     print(help_for(*command));
@@ -72,11 +74,12 @@ void complain(std::string_view message, std::string_view detail = {}) noexcept {
 
 }  // namespace
 
-int run(int argc, char** argv) noexcept {
+int run(int argc, char** argv, const TorchPart* torch) noexcept {
   std::signal(SIGPIPE, SIG_IGN);
   install_interrupt_handler();
   try {
-    const int code = dispatch(argc > 1 ? std::vector<std::string>(argv + 1, argv + argc) : std::vector<std::string>());
+    const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);
+    const int code = dispatch(words, torch);
     flush_output();
     return code;
   } catch (const Error& error) {

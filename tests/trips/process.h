@@ -69,6 +69,7 @@ struct Call {
   std::vector<std::string> environment;     ///< "KEDGE_X=y", added
   std::string stdout_path;                  ///< where stdout goes instead: "/dev/full"
   std::chrono::microseconds kill_after{0};  ///< 0: never; else SIGKILL
+  std::string program = KEDGE_BINARY;
 };
 
 inline Result run(const Call& call) {
@@ -76,7 +77,7 @@ inline Result run(const Call& call) {
   const std::string out = call.stdout_path.empty() ? (folder / "out").string() : call.stdout_path;
   const std::string err = (folder / "err").string(), in = (folder / "in").string();
   spit(in, call.input);
-  std::vector<std::string> words{KEDGE_BINARY};
+  std::vector<std::string> words{call.program};
   words.insert(words.end(), call.arguments.begin(), call.arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());

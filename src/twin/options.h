@@ -1,0 +1,20 @@
+// Where and in which types a twin computes.
+#pragma once
+
+#include <string_view>
+
+#include "twin/tensor.h"
+
+namespace kedge::twin {
+
+struct Options {
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kFloat;          ///< parameters, residual stream, norms, rope; the router never below fp32
+  at::ScalarType compute_dtype = at::kFloat;  ///< matrix products and attention: kBFloat16 halves what they keep
+};
+
+/// "cpu", "cuda", "cuda:1", or "auto": the first GPU where there is one. Error(usage) for another word, Error
+/// (unsupported) for a GPU that libtorch does not see.
+at::Device parse_device(std::string_view name);
+
+}  // namespace kedge::twin
