@@ -6,22 +6,6 @@
 #include <utility>
 
 namespace kedge {
-namespace {
-
-const char* role_name(LinearRole role) {
-  switch (role) {
-    case LinearRole::attention: return "attention";
-    case LinearRole::mlp: return "mlp";
-    case LinearRole::expert: return "expert";
-    case LinearRole::shared_expert: return "shared_expert";
-    case LinearRole::router: return "router";
-    case LinearRole::lm_head: return "lm_head";
-  }
-  return "other";
-}
-
-}  // namespace
-
 void summarize(const QuantPlan& plan, const std::vector<ModuleError>& errors, QuantizeReport& report) {
   std::map<std::tuple<int, bool, std::string>, std::pair<QuantizeGroup, ModuleError>> groups;
   std::uint64_t quantized_bytes = 0;
@@ -30,7 +14,7 @@ void summarize(const QuantPlan& plan, const std::vector<ModuleError>& errors, Qu
     const PlannedModule& module = plan.modules[i];
     auto& [group, sum] = groups[{static_cast<int>(module.linear.role), !module.args, module.scheme()}];
     const std::int64_t weights = module.linear.rows * module.linear.cols;
-    group.role = role_name(module.linear.role);
+    group.role = linear_role_name(module.linear.role);
     group.scheme = module.scheme();
     ++group.modules;
     group.weights += weights;
