@@ -60,18 +60,41 @@ std::string list_members(const Json& object) {
   return names.empty() ? "none" : names;
 }
 
-std::string document_of_line(std::string_view line, const std::string& where, const std::string& field) {
+struct Document {
+  std::string text;
+  bool chat = false;
+};
+
+std::string rendered(const Json& messages, const Json& line, const std::string& where, const ChatTemplate* chat) {
+  if (chat == nullptr) {
+    throw Error(ErrorCode::unsupported, where + " has chat messages, and the model has no chat template",
+                "a chat_template in tokenizer_config.json, or chat_template.jinja",
+                "name a field that holds plain text");
+  }
+  Json variables = Json::object();
+  if (const auto tools = line.find("tools"); tools != line.end()) variables["tools"] = *tools;
+  try {
+    return chat->render(messages, false, variables);
+  } catch (const Error& e) {
+    throw Error(e.code(), where + " cannot be rendered: " + e.what());
+  }
+}
+
+Document document_of_line(std::string_view line, const std::string& where, const std::string& field,
+                          const ChatTemplate* chat) {
   const Json object = parse_json(line, where);
   if (!object.is_object()) throw Error(ErrorCode::bad_file, where + " is no JSON object", "one object per line");
   const auto member = object.find(field);
   if (member == object.end()) {
     throw Error(ErrorCode::bad_file, fmt::format("{} has no field \"{}\"", where, field),
-                "one of the line's fields: " + list_members(object), "name the field that holds the text");
+                "one of the line's fields: " + list_members(object), "name the field that holds the text or messages");
   }
+  if (member->is_array()) return {rendered(*member, object, where, chat), true};
   if (!member->is_string()) {
-    throw Error(ErrorCode::bad_file, fmt::format("the field \"{}\" of {} is no text", field, where), "a string");
+    throw Error(ErrorCode::bad_file, fmt::format("the field \"{}\" of {} is no text", field, where),
+                "a string, or a list of messages");
   }
-  return member->get<std::string>();
+  return {member->get<std::string>(), false};
 }
 
 // Packs documents as they come: only ids are kept.
@@ -81,18 +104,20 @@ class Packer {
 
   void start_source(std::string name) { data_.sources.push_back({.name = std::move(name)}); }
 
-  void add_document(std::string_view text) {
+  void add_document(std::string_view text, bool chat) {
     throw_if_interrupted();
     const Ids ids = tokenizer_.encode(text);
     CalibrationSource& source = data_.sources.back();
     ++source.documents;
+    source.chats += chat ? 1 : 0;
     source.tokens += static_cast<std::int64_t>(ids.size());
     if (ids.empty()) {
       ++source.empty_documents;
       return;
     }
-    if (!stream_.empty() && tokenizer_.eos_id() >= 0) stream_.push_back(tokenizer_.eos_id());
+    if (needs_end_ && tokenizer_.eos_id() >= 0) stream_.push_back(tokenizer_.eos_id());
     stream_.insert(stream_.end(), ids.begin(), ids.end());
+    needs_end_ = !chat;
   }
 
   Ids take() { return std::move(stream_); }
@@ -101,14 +126,16 @@ class Packer {
   const Tokenizer& tokenizer_;
   CalibrationData& data_;
   Ids stream_;
+  bool needs_end_ = false;  // the last document is a text
 };
 
 void read_json_lines(const std::string& text, const std::filesystem::path& file, const std::string& field,
-                     Packer& packer) {
+                     const ChatTemplate* chat, Packer& packer) {
   std::int64_t documents = 0;
   for_each_line(text, [&](std::string_view line, std::int64_t number) {
     if (line.find_first_not_of(" \t") == std::string_view::npos) return;
-    packer.add_document(document_of_line(line, fmt::format("{}, line {},", file.string(), number), field));
+    const Document document = document_of_line(line, fmt::format("{}, line {},", file.string(), number), field, chat);
+    packer.add_document(document.text, document.chat);
     ++documents;
   });
   if (documents == 0) {
@@ -116,10 +143,10 @@ void read_json_lines(const std::string& text, const std::filesystem::path& file,
   }
 }
 
-void read_sources(const CalibrationOptions& options, Packer& packer) {
+void read_sources(const CalibrationOptions& options, const ChatTemplate* chat, Packer& packer) {
   if (options.files.empty()) {
     packer.start_source("bundled");
-    packer.add_document(bundled_calibration_text());
+    packer.add_document(bundled_calibration_text(), false);
     return;
   }
   for (const auto& file : options.files) {
@@ -127,9 +154,9 @@ void read_sources(const CalibrationOptions& options, Packer& packer) {
     check_utf8(text, file.string());
     packer.start_source(file.filename().string());
     if (is_json_lines(file)) {
-      read_json_lines(text, file, options.field, packer);
+      read_json_lines(text, file, options.field, chat, packer);
     } else {
-      packer.add_document(text);
+      packer.add_document(text, false);
     }
   }
 }
@@ -194,7 +221,7 @@ CalibrationData read_calibration(const CalibrationOptions& options, const Tokeni
   CalibrationData data;
   data.seed = options.seed;
   Packer packer(tokenizer, data);
-  read_sources(options, packer);
+  read_sources(options, model.chat_template, packer);
   const Ids stream = packer.take();
   data.tokens_read = static_cast<std::int64_t>(stream.size());
   if (data.tokens_read < 2) {
@@ -234,6 +261,7 @@ Json to_json(const CalibrationData& data) {
     sources.push_back({{"name", source.name},
                        {"documents", source.documents},
                        {"empty_documents", source.empty_documents},
+                       {"chats", source.chats},
                        {"tokens", source.tokens}});
   }
   return {{"sources", std::move(sources)},

@@ -1,14 +1,16 @@
 // Calibration data: texts -> packed sequences of equal length.
 //
 // Sources, in the order given; by the end of the name:
-//   *.jsonl, *.ndjson, *.json   one JSON object per line, one document each: the member `field`
+//   *.jsonl, *.ndjson, *.json   one JSON object per line, one document each: the member `field`, a text, or a list of
+//                               chat messages [{role, content}], rendered through the model's chat template (the
+//                               line's "tools", when it has them, go with it)
 //   anything else               UTF-8 text, the whole file one document
 //   none                        the bundled text (models/calibration-text.txt), part of the program
 // Documents are tokenized without special tokens and packed one after the other into sequences of exactly seqlen
-// tokens, as packing for pretraining does: between two documents stands the tokenizer's eos token, where
-// tokenizer_config.json names one, else nothing. (auto-round and llm-compressor cut each sample at seqlen instead, and
-// drop or pad the short ones; their option to concatenate is what stands here.) Tokens that do not fill a last
-// sequence are counted, and are used when they are all there is.
+// tokens, as packing for pretraining does: a text that another document follows is ended by the tokenizer's eos token,
+// where tokenizer_config.json names one; a chat ends as its template ends it. (auto-round and llm-compressor cut each
+// sample at seqlen instead, and drop or pad the short ones; their option to concatenate is what stands here.) Tokens
+// that do not fill a last sequence are counted, and are used when they are all there is.
 //
 // Choice: Fisher-Yates over all packed sequences with Rng(seed); the first nsamples, in shuffled order.
 #pragma once
@@ -19,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "generate/chat_template.h"
 #include "generate/tokenizer.h"
 #include "kedge/quantize.h"
 
@@ -30,12 +33,14 @@ inline constexpr std::int64_t default_calibration_seqlen = 2048;
 struct CalibrationModel {
   std::int64_t max_position_embeddings = 0;
   std::int64_t vocab_size = 0;
+  const ChatTemplate* chat_template = nullptr;  ///< null: the model has none
 };
 
 struct CalibrationSource {
   std::string name;  ///< the file's name without its folder; "bundled" for the bundled text
   std::int64_t documents = 0;
   std::int64_t empty_documents = 0;  ///< of these, those without a token
+  std::int64_t chats = 0;            ///< of the documents, those rendered by the chat template
   std::int64_t tokens = 0;           ///< eos tokens between documents not counted
 };
 
@@ -54,8 +59,9 @@ struct CalibrationData {
 };
 
 /// Error(usage): an empty text or document list, fewer than two tokens, seqlen below 2 or beyond the context, a
-/// negative nsamples. Error(bad_file): text that is not UTF-8, broken JSON, a line without the field (file and line are
-/// named). Error(mismatch): an id beyond the model's vocabulary. Error(not_found), Error(io), Error(interrupted).
+/// negative nsamples. Error(bad_file): text that is not UTF-8, broken JSON, a line without the field, or messages that
+/// the chat template cannot render (file and line are named). Error(unsupported): messages for a model without a chat
+/// template. Error(mismatch): an id beyond the model's vocabulary. Error(not_found), Error(io), Error(interrupted).
 /// Fewer sequences than nsamples, and a default seqlen cut to the context, are notes.
 CalibrationData read_calibration(const CalibrationOptions& options, const Tokenizer& tokenizer,
                                  const CalibrationModel& model);

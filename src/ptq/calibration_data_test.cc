@@ -118,6 +118,35 @@ TEST_F(Calibration, AnotherField) {
   EXPECT_EQ(packed({a}, "content"), encode("one two"));
 }
 
+TEST_F(Calibration, RendersMessages) {
+  const ChatTemplate chat = ChatTemplate::parse(
+      "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}{{ tools | tojson }}", "test",
+      {{"eos_token", "<|endoftext|>"}});
+  model_.chat_template = &chat;
+  const auto a =
+      file("a.jsonl",
+           "{\"chat\": [{\"role\": \"user\", \"content\": \"one\"}], \"tools\": [1]}\n{\"chat\": \"plain\"}\n"
+           "{\"chat\": [{\"role\": \"user\", \"content\": \"two\"}]}\n");
+  Ids expected;
+  for (const char* text : {"[user] one<|endoftext|>[1]", "plain", "<|endoftext|>", "[user] two<|endoftext|>null"}) {
+    const Ids ids = encode(text);
+    expected.insert(expected.end(), ids.begin(), ids.end());
+  }
+  EXPECT_EQ(packed({a}, "chat"), expected);
+  EXPECT_EQ(read({.files = {a}, .field = "chat"}).sources[0].chats, 2);
+}
+
+TEST_F(Calibration, ComplainsAboutMessages) {
+  const auto a = file("a.jsonl", "{\"text\": \"x\"}\n{\"text\": [{\"role\": \"user\", \"content\": \"one\"}]}\n");
+  expect_error({.files = {a}}, ErrorCode::unsupported, "a.jsonl, line 2, has chat messages, and the model has no chat");
+  const ChatTemplate chat = ChatTemplate::parse("{{ raise_exception('only systems') }}", "test");
+  model_.chat_template = &chat;
+  expect_error({.files = {a}}, ErrorCode::usage,
+               "a.jsonl, line 2, cannot be rendered: test, line 1: the chat template");
+  expect_error({.files = {file("b.jsonl", "{\"text\": [1]}")}}, ErrorCode::usage,
+               "b.jsonl, line 1, cannot be rendered");
+}
+
 TEST_F(Calibration, WithoutAnEosTokenNothingStandsBetween) {
   const Tokenizer bare =
       Tokenizer::parse(read_file(root / "models/demo-4m/tokenizer.json"), "models/demo-4m/tokenizer.json");

@@ -172,6 +172,13 @@ bool is_word(char32_t c) noexcept {
   }
 }
 
+char32_t to_upper(char32_t c) noexcept {
+  return static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c)));
+}
+char32_t to_lower(char32_t c) noexcept {
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
 char32_t byte_to_char(std::uint8_t byte) noexcept { return byte_alphabet.to_char[byte]; }
 
 int char_to_byte(char32_t c) noexcept { return c < byte_alphabet.to_byte.size() ? byte_alphabet.to_byte[c] : -1; }

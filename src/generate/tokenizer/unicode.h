@@ -22,6 +22,9 @@ bool is_valid(std::string_view bytes) noexcept;
 bool is_space(char32_t c) noexcept;  ///< White_Space
 bool is_word(char32_t c) noexcept;   ///< Alphabetic, M, Nd, Pc, Join_Control: \w of UTS 18
 
+char32_t to_upper(char32_t c) noexcept;  ///< the simple mapping
+char32_t to_lower(char32_t c) noexcept;
+
 /// GPT-2's byte alphabet: printable Latin-1 bytes stand for themselves, the others for U+0100 and up, so that any
 /// bytes are a string without spaces and controls.
 char32_t byte_to_char(std::uint8_t byte) noexcept;
