@@ -21,7 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string_view json = zero == std::string_view::npos
                                     ? R"([{"role": "system", "content": "A b"}, {"role": "user", "content": "é"}])"
                                     : input.substr(zero + 1);
-  const kedge::TemplateLimits limits{.max_steps = 20'000'000, .max_bytes = 1 << 20};
+  const kedge::TemplateOptions limits{.now = 0, .max_steps = 20'000'000, .max_bytes = 1 << 20};
   try {
     const kedge::ChatTemplate chat =
         kedge::ChatTemplate::parse(source, "input", {{"bos_token", "<s>"}, {"eos_token", "</s>"}}, limits);

@@ -93,7 +93,7 @@ ChatTemplate::SpecialTokens special_tokens(const Json& config) {
 struct ChatTemplate::Impl {
   std::string where, hash;
   SpecialTokens special_tokens;
-  TemplateLimits limits;
+  TemplateOptions options;
   jinja::Body body;
 };
 
@@ -101,27 +101,27 @@ ChatTemplate::ChatTemplate() : impl_(std::make_unique<Impl>()) {}
 ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 
-std::optional<ChatTemplate> ChatTemplate::open(const std::filesystem::path& directory) {
+std::optional<ChatTemplate> ChatTemplate::open(const std::filesystem::path& directory, const TemplateOptions& options) {
   const auto config_path = directory / "tokenizer_config.json", file = directory / "chat_template.jinja";
   Json config = Json::object();
   if (std::filesystem::exists(config_path)) config = read_json(config_path);
   if (!config.is_object()) throw Error(ErrorCode::bad_file, config_path.string() + " is not a JSON object");
   if (std::filesystem::exists(file)) {
-    return parse(read_file(file, max_source_bytes), file.string(), kedge::special_tokens(config));
+    return parse(read_file(file, max_source_bytes), file.string(), kedge::special_tokens(config), options);
   }
   const Json* source = default_template(config, config_path.string());
   if (source == nullptr) return std::nullopt;
   return parse(source->get_ref<const std::string&>(), config_path.string() + ", chat_template",
-               kedge::special_tokens(config));
+               kedge::special_tokens(config), options);
 }
 
 ChatTemplate ChatTemplate::parse(std::string_view source, const std::string& where, SpecialTokens special_tokens,
-                                 const TemplateLimits& limits) {
+                                 const TemplateOptions& options) {
   if (source.size() > max_source_bytes) throw Error(ErrorCode::bad_file, where + " is too large", "at most 1 MiB");
   if (!unicode::is_valid(source)) throw Error(ErrorCode::bad_file, where + " is not UTF-8");
   ChatTemplate out;
   Impl& impl = *out.impl_;
-  impl.where = where, impl.limits = limits;
+  impl.where = where, impl.options = options;
   Sha256 sha;
   sha.update(source);
   for (const auto& [key, token] : special_tokens) sha.update(fmt::format("\n{}:{}:{}", key, token.size(), token));
@@ -143,8 +143,8 @@ std::string ChatTemplate::render(const Json& messages, bool add_generation_promp
 std::string ChatTemplate::render(const Json& messages, bool add_generation_prompt, const Json& variables) const {
   check_messages(messages);
   if (!variables.is_object()) throw Error(ErrorCode::usage, "the chat template's variables are no object");
-  jinja::Meter meter(impl_->limits.max_steps, impl_->limits.max_bytes);
-  jinja::Interpreter interpreter(meter);
+  jinja::Meter meter(impl_->options.max_steps, impl_->options.max_bytes);
+  jinja::Interpreter interpreter(meter, impl_->options.now);
   try {
     std::vector<std::pair<std::string, jinja::Value>> names;
     Json plain = Json::array();

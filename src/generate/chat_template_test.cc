@@ -90,9 +90,16 @@ TEST(ChatTemplate, NamesLineAndCause) {
   error("\xff", ErrorCode::bad_file);
 }
 
+TEST(ChatTemplate, KnowsTheTimeWhenTold) {
+  const std::string source = "{{ strftime_now('%d %b %Y, %H:%M:%S') if strftime_now is defined else 'no time' }}";
+  EXPECT_EQ(render(source), "no time");
+  EXPECT_EQ(ChatTemplate::parse(source, "test", {}, {.now = 1'700'000'000}).render(hello), "14 Nov 2023, 22:13:20");
+  error("{{ strftime_now('%d') }}", ErrorCode::bad_file);
+}
+
 // Each of these would not end, or would take all memory or the stack.
 TEST(ChatTemplate, BoundsWhatATemplateCosts) {
-  const TemplateLimits limits{.max_steps = 100'000'000, .max_bytes = 1 << 20};
+  const TemplateOptions limits{.now = {}, .max_steps = 100'000'000, .max_bytes = 1 << 20};
   const std::string many = "{% for a in range(99999) %}{% for b in range(99999) %}";
   for (const std::string& source : {
            many + "{{ a }}{% endfor %}{% endfor %}",

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iterator>
+#include <ctime>
 
 namespace kedge::jinja {
 namespace {
@@ -54,6 +54,29 @@ Value raise_exception(Interpreter& interpreter, const Arguments& arguments) {
   throw Failure(Failure::Kind::raised, interpreter.string_of(bound[0]));
 }
 
+// The format is the template's: plain specifiers only.
+Value strftime_now(Interpreter& interpreter, const Arguments& arguments) {
+  const std::string format = text_argument(bind("strftime_now", "format", arguments)[0], "strftime_now");
+  const auto now = static_cast<std::time_t>(interpreter.now().value_or(0));
+  std::tm time{};
+  gmtime_r(&now, &time);
+  std::string out;
+  for (std::size_t i = 0; i < format.size(); ++i) {
+    if (format[i] != '%') {
+      out += format[i];
+      continue;
+    }
+    const char one = ++i < format.size() ? format[i] : 0;
+    if (one == 0 || std::string_view("aAbBcdHIjmMpSUwWxXyYeFT%").find(one) == std::string_view::npos) {
+      fail_unsupported("this format of a date");
+    }
+    const char specifier[] = {'%', one, 0};
+    char buffer[64];
+    out.append(buffer, std::strftime(buffer, sizeof buffer, specifier, &time));
+  }
+  return interpreter.text(std::move(out));
+}
+
 struct Function {
   const char* name;
   Value (*call)(Interpreter&, const Arguments&);
@@ -63,6 +86,7 @@ constexpr Function functions[] = {
     {"namespace", make_namespace},
     {"dict", make_mapping},
     {"raise_exception", raise_exception},
+    {"strftime_now", strftime_now},
 };
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace kedge::jinja {
 /// Arguments by the parameters' names ("old,new,count"): one value each, undefined where not given. fail() for others.
 std::vector<Value> bind(const char* what, const char* parameters, const Arguments& arguments);
 
-/// range, namespace, dict, raise_exception; undefined for another name.
+/// range, namespace, dict, raise_exception, strftime_now; undefined for another name.
 Value global_function(const std::string& name);
 Value call_function(Interpreter& interpreter, const std::string& name, const Arguments& arguments);
 

@@ -207,7 +207,7 @@ Value Interpreter::lookup(const std::string& name) {
     meter_.work(scope->names.size() + 1);
     if (const Value* value = scope->find(name)) return *value;
   }
-  return global_function(name);
+  return name == "strftime_now" && !now_.has_value() ? Value() : global_function(name);
 }
 
 Value Interpreter::evaluate(const Expr& expr) {

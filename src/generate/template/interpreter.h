@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -28,7 +29,9 @@ struct Arguments {
 
 class Interpreter {
  public:
-  explicit Interpreter(Meter& meter) : meter_(meter), scope_(std::make_shared<Scope>(nullptr)) {}
+  /// now: seconds since 1970, for strftime_now, which is undefined without.
+  explicit Interpreter(Meter& meter, std::optional<std::int64_t> now = std::nullopt)
+      : meter_(meter), now_(now), scope_(std::make_shared<Scope>(nullptr)) {}
 
   /// The text of the body; later variables replace earlier ones of the same name. Failure: line() is where.
   std::string render(const Body& body, std::vector<std::pair<std::string, Value>> variables);
@@ -36,6 +39,7 @@ class Interpreter {
 
   // For filters, tests and functions:
   Meter& meter() noexcept { return meter_; }
+  std::optional<std::int64_t> now() const noexcept { return now_; }
   Value text(std::string text) { return make_text(meter_, std::move(text)); }
   Value list(std::vector<Value> items, bool tuple = false) { return make_list(meter_, std::move(items), tuple); }
   std::string string_of(const Value& value);  ///< str()
@@ -75,6 +79,7 @@ class Interpreter {
   Value call_macro(const Callable& callable, const Arguments& arguments);
 
   Meter& meter_;
+  const std::optional<std::int64_t> now_;
   std::shared_ptr<Scope> scope_;
   int line_ = 0;
   int depth_ = 0, macro_depth_ = 0;
