@@ -18,11 +18,14 @@ struct QuantizeOverride {
 
 /// Where calibration text comes from and how it is packed (src/ptq/calibration_data.h).
 struct CalibrationOptions {
-  std::vector<std::filesystem::path> files;  ///< text, or .jsonl; none: the bundled text
+  std::vector<std::filesystem::path> files = {};  ///< text, or .jsonl; none: the bundled text
   std::string field = "text";                ///< of JSON lines: a string, or chat messages
   std::int64_t nsamples = 128;               ///< sequences at most; 0: all
   std::int64_t seqlen = 0;                   ///< 0: 2048, or the context where that is shorter
   std::uint64_t seed = 42;
+  /// Of four times nsamples sequences those that give every expert tokens (src/ptq/balance.h); the original model runs
+  /// over them once, whole in memory.
+  bool balance = false;
 };
 
 struct QuantizeOptions {

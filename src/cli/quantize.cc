@@ -63,6 +63,10 @@ constexpr Flag kFlags[] = {
      .minimum = 0,
      .maximum = 1e7},
     {.name = "seed", .type = FlagType::integer, .fallback = "42", .help = "of the choice of sequences", .minimum = 0},
+    {.name = "balance",
+     .type = FlagType::boolean,
+     .fallback = "false",
+     .help = "choose the sequences among four times as many, so that rare experts get tokens"},
     {.name = "cache-dir",
      .type = FlagType::path,
      .help = "keep hidden states in files there instead of in memory",
@@ -203,7 +207,8 @@ int run_quantize(const Arguments& arguments) {
   options.dry_run = arguments.flag("dry-run");
   options.calibration = {arguments.paths("calibration"), arguments.text("calibration-field"),
                          arguments.integer("nsamples"), arguments.integer("seqlen"),
-                         static_cast<std::uint64_t>(arguments.integer("seed"))};
+                         static_cast<std::uint64_t>(arguments.integer("seed")),
+                         arguments.flag("balance")};
   options.cache_dir = arguments.text("cache-dir");
   options.damping = arguments.number("damping");
   options.act_order = arguments.flag("act-order");

@@ -252,6 +252,7 @@ CalibrationData select_sequences(const CalibrationData& data, std::span<const st
   chosen.sequences.clear();
   for (const std::int64_t s : indices) chosen.sequences.push_back(data.sequences.at(static_cast<std::size_t>(s)));
   chosen.ids_hash = hash_of(chosen.sequences);
+  chosen.balanced = true;
   return chosen;
 }
 
@@ -268,6 +269,7 @@ Json to_json(const CalibrationData& data) {
           {"sequences", data.sequences.size()},
           {"seqlen", data.seqlen},
           {"seed", data.seed},
+          {"balanced", data.balanced},
           {"sequences_available", data.sequences_available},
           {"tokens_read", data.tokens_read},
           {"tokens_dropped", data.tokens_dropped},

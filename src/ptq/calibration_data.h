@@ -48,6 +48,7 @@ struct CalibrationData {
   std::vector<std::vector<std::int32_t>> sequences;  ///< [S] of seqlen ids each
   std::int64_t seqlen = 0;  ///< shorter than asked only when the texts have fewer tokens than one sequence
   std::uint64_t seed = 0;
+  bool balanced = false;    ///< select_sequences chose among more
   std::vector<CalibrationSource> sources;
   std::int64_t tokens_read = 0;     ///< of all documents, with the eos tokens between them
   std::int64_t tokens_dropped = 0;  ///< at the end, too few for a sequence

@@ -15,6 +15,8 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "kedge/error.h"
+#include "model/decoder.h"
+#include "ptq/balance.h"
 #include "ptq/calibrate.h"
 #include "ptq/calibration_data.h"
 #include "ptq/export.h"
@@ -121,11 +123,27 @@ std::string plan_hash(const QuantPlan& plan, const std::string& source_hash, con
   return hash.hex();
 }
 
+// Sequences to choose from for each that is wanted.
+constexpr std::int64_t kBalancePool = 4;
+
 std::optional<CalibrationData> calibration_data(const QuantizeOptions& options, const Recipe& recipe,
-                                                const ModelSpec& spec) {
+                                                const Checkpoint& checkpoint, ThreadPool& threads) {
   if (!recipe.calibrated()) return std::nullopt;
+  const ModelSpec spec = model_spec(checkpoint);
+  const CalibrationModel model{spec.max_position_embeddings, spec.vocab_size};
   const Tokenizer tokenizer = Tokenizer::open(options.source);
-  return read_calibration(options.calibration, tokenizer, {spec.max_position_embeddings, spec.vocab_size});
+  CalibrationOptions wanted = options.calibration;
+  if (!wanted.balance) return read_calibration(wanted, tokenizer, model);
+  if (wanted.nsamples < 1) {
+    throw Error(ErrorCode::usage, "balance chooses among sequences and nsamples is 0, which means all",
+                "the number of sequences to choose");
+  }
+  wanted.nsamples *= kBalancePool;
+  const CalibrationData pool = read_calibration(wanted, tokenizer, model);
+  note(fmt::format("counting the tokens of each expert in {} sequences", pool.sequences.size()));
+  const LoadOptions load{detect_isa(), Numerics::consistent, Activations::fp32};
+  const ExpertCounts counts = count_experts(DecoderModel::load(checkpoint, load, threads), threads, pool);
+  return select_sequences(pool, choose_balanced(counts, options.calibration.nsamples));
 }
 
 struct Job {
@@ -144,7 +162,9 @@ std::vector<std::string> layer_logs(const LayerStore* store, int num_layers) {
 
 void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, QuantizeReport& report) {
   const ModelSpec spec = model_spec(job.checkpoint);
-  const auto data = calibration_data(job.options, job.recipe, spec);
+  ThreadPool threads(job.options.threads);
+  report.threads = threads.size();
+  const auto data = calibration_data(job.options, job.recipe, job.checkpoint, threads);
   const fs::path destination = resolved(job.options.destination);
   // Results of finished layers stand beside the shards until the checkpoint is complete.
   check_space(destination, destination.string() + ".partial", job.plan.output_bytes * (data ? 2 : 1));
@@ -152,8 +172,6 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
   report.source_hash = job.checkpoint.content_hash();
   CheckpointWriter writer(destination, job.plan.shards,
                           plan_hash(job.plan, report.source_hash, job.recipe, data ? &*data : nullptr));
-  ThreadPool threads(job.options.threads);
-  report.threads = threads.size();
   const std::string config = quantized_config(job.checkpoint, job.plan, job.recipe);
   std::optional<LayerStore> store;
   if (data) store.emplace(job.checkpoint, job.plan, writer.folder(), parse_json(config, "config.json"));

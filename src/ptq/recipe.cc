@@ -105,8 +105,8 @@ Json Recipe::to_json() const {
     json["min_expert_tokens"] = parameters.min_expert_tokens;
   }
   if (parameters.scale_search != ScaleMethod::minmax) json["scale_search"] = scale_method_name(parameters.scale_search);
-  json["router_refit"] = refit.enabled;
   if (refit.enabled) {
+    json["router_refit"] = true;
     json["refit_ridge"] = refit.ridge;
     json["refit_weighting"] = name_in(kWeightings, refit.weighting);
     json["refit_tau_margins"] = refit.tau_margins;

@@ -75,7 +75,7 @@ TEST_P(CalibratedFamilies, SameBytesWithAnyThreads) {
   const auto [family, method] = GetParam();
   const TemporaryFolder folder;
   fs::copy(trips::kGoldens + std::string(family), folder / "source");
-  fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "tests/fixtures/tokenizers/bytes.json", folder / "source" / "tokenizer.json");
+  fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "tests/fixtures/bytes/tokenizer.json", folder / "source" / "tokenizer.json");
   for (const int threads : {1, 3}) {
     QuantizeOptions options = options_for(folder / "source", folder / std::to_string(threads), method, true);
     options.scheme = "w4a16-g32";
@@ -132,6 +132,22 @@ TEST(CalibratedQuantize, KilledAndRunAgainGivesTheSameBytes) {
     EXPECT_FALSE(fs::exists((folder / name).string() + ".partial"));
   }
   EXPECT_GE(killed, 3);
+}
+
+TEST(CalibratedQuantize, BalanceGivesRareExpertsTokens) {
+  const TemporaryFolder folder;
+  const auto unseen = [&](bool balance) {
+    QuantizeOptions options = options_for(trips::kDemo, folder / (balance ? "balanced" : "plain"), "gptq", false);
+    options.calibration.balance = balance;
+    quantize(options);
+    int count = 0;
+    const Json manifest = read_json(options.destination / "kedge.manifest.json");
+    for (const Json& layer : manifest["layers"]) {
+      for (const Json& tokens : layer["expert_tokens"]) count += tokens.get<std::int64_t>() == 0;
+    }
+    return count;
+  };
+  EXPECT_LT(unseen(true), unseen(false));
 }
 
 void expect_refusal(const QuantizeOptions& options, ErrorCode code, const std::string& words) {

@@ -302,7 +302,9 @@ TEST(Quantize, ScaleTypeIsWhatIsStored) {
 
 // The hash names partial folders and manifests: a key at its default must not change it.
 TEST(Recipes, HashIsThatOfTheJsonText) {
-  Recipe recipe{parse_scheme("w4a16-g128"), "rtn", {}, {}};
+  Recipe recipe;
+  recipe.scheme = parse_scheme("w4a16-g128");
+  recipe.method = "rtn";
   // printf '{"scheme":"w4a16-g128","method":"rtn","overrides":[]}' | sha256sum
   EXPECT_EQ(recipe.hash(), "ce227357940e1225033301934a42bc88e0d89663fa7bd08dc1ae653f790d6cd1");
   recipe.scale_dtype = parse_scale_dtype("float16");
