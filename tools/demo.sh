@@ -12,8 +12,8 @@ step() { printf '\n$ kedge %s\n' "$*"; }
 rm -rf "$out"
 mkdir "$out"
 
-step quantize models/demo-4m $out/demo-4m-w4 --scheme w4a16-g128 --method rtn
-"$kedge" quantize models/demo-4m $out/demo-4m-w4 --scheme w4a16-g128 --method rtn
+step quantize models/demo-4m $out/demo-4m-w4 --scheme w4a16-g128 --nsamples 64 --seqlen 256
+"$kedge" quantize models/demo-4m $out/demo-4m-w4 --scheme w4a16-g128 --nsamples 64 --seqlen 256
 
 # A part of the text: enough for the intervals, and done within seconds.
 step audit models/demo-4m $out/demo-4m-w4 --text models/demo-text.txt --out $out/audit --limit 64

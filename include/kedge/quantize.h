@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,9 @@ struct QuantizeOptions {
   std::filesystem::path source;
   std::filesystem::path destination;  ///< must not exist; a partial folder of the same plan is resumed
   std::string scheme = "w4a16-g128";  ///< a preset or a name of the grammar (src/quant/scheme.h)
-  std::string method = "rtn";                     ///< quantize_methods()
+  /// quantize_methods(), or "auto": the best that this installation has (gptaq with act_order and router_refit), where
+  /// the fields below do not say otherwise.
+  std::string method = "auto";
   std::string scale_dtype = "auto";               ///< float32, float16, bfloat16; auto: the type of the source's weight
   std::vector<QuantizeOverride> overrides;        ///< later ones win
   int threads = 0;                                ///< 0: one per CPU that this process may use
@@ -42,12 +45,12 @@ struct QuantizeOptions {
   CalibrationOptions calibration;
   std::filesystem::path cache_dir;                 ///< hidden states in files there; empty: in memory
   double damping = 0.01;                           ///< of GPTQ's Hessian, times the mean of its diagonal
-  bool act_order = false;                          ///< columns by falling diagonal of the Hessian
+  std::optional<bool> act_order;                   ///< columns by falling diagonal of the Hessian
   std::string scale_search = "minmax";             ///< "minmax", "mse"
   bool gate_weighted = false;                      ///< experts' Hessians weighted by the gate's scores
   std::string expert_fallback = "all-tokens";      ///< of experts with too few tokens: "all-tokens", "rtn", "error"
   std::int64_t min_expert_tokens = 128;
-  bool router_refit = false;                       ///< solve routers anew for the quantized path
+  std::optional<bool> router_refit;                ///< solve routers anew for the quantized path
   double refit_ridge = 0.01;
   std::string refit_weighting = "boundary";        ///< "boundary", "none"
   double refit_tau_margins = 2.0;

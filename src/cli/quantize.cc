@@ -1,5 +1,7 @@
 #include "kedge/quantize.h"
 
+#include <optional>
+
 #include <fmt/format.h>
 
 #include "base/json.h"
@@ -21,7 +23,9 @@ constexpr Flag kFlags[] = {
     {.name = "scheme",
      .fallback = "w4a16-g128",
      .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16)"},
-    {.name = "method", .fallback = "rtn", .help = "how codes are chosen: rtn, rtn-mse, gptq or gptaq"},
+    {.name = "method",
+     .fallback = "auto",
+     .help = "how codes are chosen: rtn, rtn-mse, gptq, gptaq; auto: gptaq with --act-order and --router-refit"},
     {.name = "scale-dtype",
      .fallback = "auto",
      .help = "type of the stored scales; auto: the source weight's. transformers rounds dequantized experts to it, so "
@@ -72,9 +76,9 @@ constexpr Flag kFlags[] = {
      .help = "keep hidden states in files there instead of in memory",
      .value_name = "DIR"},
     {.name = "router-refit",
-     .type = FlagType::boolean,
-     .fallback = "false",
-     .help = "solve each router anew for the inputs that it sees after quantization"},
+     .fallback = "auto",
+     .help = "solve each router anew for the inputs that it sees after quantization; auto: with --method auto",
+     .choices = "auto|on|off"},
     {.name = "refit-ridge",
      .type = FlagType::number,
      .fallback = "0.01",
@@ -98,9 +102,9 @@ constexpr Flag kFlags[] = {
      .minimum = 1e-9,
      .maximum = 10},
     {.name = "act-order",
-     .type = FlagType::boolean,
-     .fallback = "false",
-     .help = "GPTQ takes columns by falling diagonal of the Hessian"},
+     .fallback = "auto",
+     .help = "GPTQ takes columns by falling diagonal of the Hessian; auto: with --method auto",
+     .choices = "auto|on|off"},
     {.name = "scale-search",
      .fallback = "minmax",
      .help = "scales from the extremes, or clipped for the least squared error",
@@ -194,6 +198,12 @@ void print_json(const QuantizeOptions& options, const QuantizeReport& report) {
   print(result_json("kedge.quantize/1", {}, report.threads, config, std::move(results)));
 }
 
+// "on", "off"; "auto": nullopt.
+std::optional<bool> choice(const Arguments& arguments, const char* flag) {
+  const std::string word = arguments.text(flag);
+  return word == "auto" ? std::nullopt : std::optional(word == "on");
+}
+
 int run_quantize(const Arguments& arguments) {
   QuantizeOptions options;
   options.source = arguments.text("SRC");
@@ -211,12 +221,12 @@ int run_quantize(const Arguments& arguments) {
                          arguments.flag("balance")};
   options.cache_dir = arguments.text("cache-dir");
   options.damping = arguments.number("damping");
-  options.act_order = arguments.flag("act-order");
+  options.act_order = choice(arguments, "act-order");
   options.scale_search = arguments.text("scale-search");
   options.gate_weighted = arguments.flag("gate-weighted");
   options.expert_fallback = arguments.text("expert-fallback");
   options.min_expert_tokens = arguments.integer("min-expert-tokens");
-  options.router_refit = arguments.flag("router-refit");
+  options.router_refit = choice(arguments, "router-refit");
   options.refit_ridge = arguments.number("refit-ridge");
   options.refit_weighting = arguments.text("refit-weighting");
   options.refit_tau_margins = arguments.number("refit-tau");

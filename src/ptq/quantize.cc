@@ -33,10 +33,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// The best of the methods without gradients: docs/quantization.md has the comparison.
+constexpr const char* kBestMethod = "gptaq";
+
+bool is_auto(const QuantizeOptions& options) { return options.method == "auto"; }
+
 MethodParameters method_parameters(const QuantizeOptions& options) {
   MethodParameters parameters;
   parameters.damping = options.damping;
-  parameters.act_order = options.act_order;
+  parameters.act_order = options.act_order.value_or(is_auto(options));
   parameters.scale_search = parse_scale_method(options.scale_search);
   parameters.gate_weighted = options.gate_weighted;
   parameters.expert_fallback = parse_expert_fallback(options.expert_fallback);
@@ -45,10 +50,10 @@ MethodParameters method_parameters(const QuantizeOptions& options) {
 }
 
 Recipe make_recipe(const QuantizeOptions& options) {
-  Recipe recipe{parse_scheme(options.scheme), find_quant_method(options.method).name, {}, {}, {}, {}};
+  Recipe recipe{parse_scheme(options.scheme), find_quant_method(is_auto(options) ? kBestMethod : options.method).name, {}, {}, {}, {}};
   recipe.scale_dtype = parse_scale_dtype(options.scale_dtype);
   recipe.parameters = method_parameters(options);
-  recipe.refit = {options.router_refit, options.refit_ridge, parse_refit_weighting(options.refit_weighting),
+  recipe.refit = {options.router_refit.value_or(is_auto(options)), options.refit_ridge, parse_refit_weighting(options.refit_weighting),
                   options.refit_tau_margins};
   for (const QuantizeOverride& override : options.overrides) {
     std::optional<QuantScheme> scheme;

@@ -40,6 +40,7 @@ void quantize_demo(const fs::path& destination, const std::string& scheme) {
   options.source = demo;
   options.destination = destination;
   options.scheme = scheme;
+  options.method = "rtn";
   quantize(options);
 }
 

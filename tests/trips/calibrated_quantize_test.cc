@@ -107,7 +107,7 @@ TEST(CalibratedQuantize, KilledAndRunAgainGivesTheSameBytes) {
   const auto call = [&](const std::string& name) {
     trips::Call call;
     call.arguments = {"quantize",   trips::kDemo, (folder / name).string(), "--scheme",  "w3a16-g128", "--method",
-                      "gptq",       "--router-refit", "--nsamples",         "8",         "--seqlen",   "128",
+                      "gptq",       "--router-refit", "on",             "--nsamples", "8",          "--seqlen", "128",
                       "--threads",  "2",          "--quiet"};
     return call;
   };

@@ -388,7 +388,7 @@ TEST(Cli, QuantizeDryRunAndJson) {
   const Result dry = run({"quantize", kDemo, "--dry-run", "--json"});
   EXPECT_EQ(dry.exit_code, 0) << dry.err;
   const Json plan = parse_json(dry.out, "stdout")["results"];
-  const Result real = run({"quantize", kDemo, (folder / "q").string(), "--json", "-q"});
+  const Result real = run({"quantize", kDemo, (folder / "q").string(), "--method", "rtn", "--json", "-q"});
   EXPECT_EQ(real.err, "");
   const Json done = parse_json(real.out, "stdout");
   EXPECT_EQ(done["schema"], "kedge.quantize/1");

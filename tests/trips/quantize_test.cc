@@ -26,6 +26,7 @@ QuantizeOptions options_for(const fs::path& source, const fs::path& destination,
   options.source = source;
   options.destination = destination;
   options.scheme = scheme;
+  options.method = "rtn";
   options.threads = 2;
   set_quiet(true);
   return options;
@@ -362,7 +363,7 @@ TEST(Quantize, KilledAndRunAgainGivesTheSameBytes) {
   const TemporaryFolder folder;
   const auto call = [&](const std::string& name) {
     trips::Call call;
-    call.arguments = {"quantize", trips::kDemo, (folder / name).string(),
+    call.arguments = {"quantize", trips::kDemo, (folder / name).string(), "--method", "rtn",
                       "--scheme", "w4a16-g64",  "--max-shard-size",
                       "1",        "--threads",  "2",
                       "--quiet"};
