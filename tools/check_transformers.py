@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
-"""Outside witness: does transformers open what `kedge quantize` writes, and compute the same?
+"""Outside witness: does transformers open what `kedge quantize` writes, compute the same, and route the same?
 
 Needs (not at run time of kedge, only here): torch, transformers, compressed-tensors, safetensors.
 
-  tools/check_transformers.py MODEL_DIR [MODEL_DIR ...] [--scheme w4a16-g128 ...] [--kedge build/release/kedge]
+  tools/check_transformers.py MODEL_DIR [MODEL_DIR ...] [--scheme w4a16-g128 ...] [--method auto ...]
+      [--kedge build/release/kedge]
 
 Each model is quantized to each scheme twice, with float32 scales and with scales of the source's type, and random token
 ids go through transformers (fp32, eager attention) and through `kedge trace`. transformers 5 dequantizes experts while
 loading and rounds each weight to the type of the stored scales, whatever dtype was asked for. So with float32 scales
 nothing is rounded and the logits must agree within the tolerance; the other figure tells what the rounding does.
+
+Routing: transformers' choices for original and quantized model give the agreement (mean Jaccard) by its own count;
+kedge's traces of the same ids give kedge's. They must be equal to 1e-4, and each choice of an expert set must be the
+same wherever transformers' margin between the k-th and the (k+1)-th score exceeds 1e-4.
 """
 import argparse
 import json
@@ -23,49 +28,89 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 
-def transformers_logits(model_dir, ids):
+def routing_of(logits, top_k, bias=None):
+    """Sets of experts [T, k] and margins [T] of one layer's router logits [T, E]."""
+    scores = logits if bias is None else torch.sigmoid(logits) + bias
+    values, ids = torch.topk(scores, top_k + 1, dim=-1)
+    return np.sort(ids[:, :top_k].numpy(), axis=1), (values[:, top_k - 1] - values[:, top_k]).numpy()
+
+
+def in_transformers(model_dir, ids):
+    """Logits, and the routing of each MoE layer by transformers' own router logits."""
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="eager")
     model = model.eval().to(torch.float32)
+    seen = []
+    hooks = [module.register_forward_hook(lambda _, __, out: seen.append(out[0] if isinstance(out, tuple) else out))
+             for name, module in model.named_modules() if name.endswith(".gate") or name.endswith(".router")]
     with torch.no_grad():
-        return model(torch.from_numpy(ids)).logits.numpy()
+        logits = model(torch.from_numpy(ids)).logits.numpy()
+    for hook in hooks:
+        hook.remove()
+    top_k = model.config.num_experts_per_tok
+    return logits, [routing_of(z.reshape(-1, z.shape[-1]), top_k) for z in seen]
 
 
-def kedge_logits(kedge, model_dir, ids, folder):
+def in_kedge(kedge, model_dir, ids, folder):
     source, out = folder / "ids.safetensors", folder / "trace.safetensors"
     save_file({"input_ids": ids}, source)
-    subprocess.run([kedge, "trace", model_dir, "--ids", source, "--out", out, "--logits", "--quiet"], check=True)
-    return load_file(out)["logits"]
+    subprocess.run([kedge, "trace", model_dir, "--ids", source, "--out", out, "--logits", "--quiet", "--overwrite"],
+                   check=True)
+    tensors = load_file(out)
+    layers = sorted(int(name.split(".")[1]) for name in tensors if name.startswith("topk_ids."))
+    return tensors["logits"], [np.sort(tensors[f"topk_ids.{layer}"], axis=1) for layer in layers]
 
 
-def difference(kedge, source, scheme, scale_dtype, ids):
-    """max |transformers - kedge| over the logits of one quantized directory, as kedge wrote it."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        subprocess.run([kedge, "quantize", source, folder / "model", "--scheme", scheme, "--scale-dtype", scale_dtype,
-                        "--quiet"], check=True, stdout=subprocess.DEVNULL)
-        ours = kedge_logits(kedge, folder / "model", ids, folder)
-        return float(np.abs(transformers_logits(folder / "model", ids) - ours).max())
+def jaccard(a, b):
+    """Mean |S n S'| / |S u S'| over rows of sorted expert ids [T, k]."""
+    common = np.array([len(np.intersect1d(x, y)) for x, y in zip(a, b)])
+    return float(np.mean(common / (2 * a.shape[1] - common)))
+
+
+class Comparison:
+    """One quantized directory, as kedge wrote it, in both programs."""
+
+    def __init__(self, kedge, source, arguments, ids):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            subprocess.run([kedge, "quantize", source, folder / "model", "--quiet"] + arguments, check=True,
+                           stdout=subprocess.DEVNULL)
+            ours, our_sets = in_kedge(kedge, folder / "model", ids, folder)
+            theirs, their_routing = in_transformers(folder / "model", ids)
+            _, our_original = in_kedge(kedge, source, ids, folder)
+        _, their_original = in_transformers(source, ids)
+        self.logits = float(np.abs(theirs - ours).max())
+        self.ours = float(np.mean([jaccard(a, b) for a, b in zip(our_original, our_sets)]))
+        self.theirs = float(np.mean([jaccard(a[0], b[0]) for a, b in zip(their_original, their_routing)]))
+        self.different = sum(int(np.sum(np.any(a != b, axis=1) & (margin > 1e-4)))
+                             for ours_, theirs_ in ((our_original, their_original), (our_sets, their_routing))
+                             for a, (b, margin) in zip(ours_, theirs_))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--scheme", nargs="+", default=["w4a16-g128"])
+    parser.add_argument("--method", nargs="+", default=["auto"])
     parser.add_argument("--kedge", default="build/release/kedge")
     parser.add_argument("--tolerance", type=float, default=1e-3)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=256)
     arguments = parser.parse_args()
     failed = False
     for model in arguments.models:
         vocab = json.loads((pathlib.Path(model) / "config.json").read_text())["vocab_size"]
         ids = np.random.default_rng(0).integers(0, vocab, size=(2, arguments.tokens), dtype=np.int64)
         for scheme in arguments.scheme:
-            exact = difference(arguments.kedge, model, scheme, "float32", ids)
-            rounded = difference(arguments.kedge, model, scheme, "auto", ids)
-            ok = exact <= arguments.tolerance
-            failed |= not ok
-            print(f"{model} {scheme}: max |difference| of logits {exact:.2e} with float32 scales "
-                  f"({'ok' if ok else 'FAILED'}), {rounded:.2e} with the source's type", flush=True)
+            for method in arguments.method:
+                flags = ["--scheme", scheme, "--method", method, "--nsamples", "32", "--seqlen", "256", "--scale-dtype"]
+                exact = Comparison(arguments.kedge, model, flags + ["float32"], ids)
+                rounded = Comparison(arguments.kedge, model, flags + ["auto"], ids)
+                ok = exact.logits <= arguments.tolerance and exact.different == 0
+                ok = ok and abs(exact.ours - exact.theirs) <= 1e-4
+                failed |= not ok
+                print(f"{model} {scheme} {method}: {'ok' if ok else 'FAILED'}; max |difference| of logits "
+                      f"{exact.logits:.2e} with float32 scales, {rounded.logits:.2e} with the source's type; "
+                      f"Jaccard {exact.ours:.6f} by kedge, {exact.theirs:.6f} by transformers, "
+                      f"{exact.different} different choices beyond a margin of 1e-4", flush=True)
     return 1 if failed else 0
 
 
