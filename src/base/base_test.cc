@@ -94,6 +94,27 @@ TEST(Log, WarnsOnceAndQuietKeepsWarnings) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "shown\nwarning: seen\nwarning: rare\n");
 }
 
+TEST(Log, TalkScopeKeepsWarnings) {
+  set_quiet(false);
+  testing::internal::CaptureStderr();
+  {
+    const TalkScope talk(false);
+    note("hidden");
+    warn("kept");
+    EXPECT_EQ(talk.warnings(), (std::vector<std::string>{"kept"}));
+  }
+  note("shown");
+  {
+    const TalkScope talk(true);
+    EXPECT_TRUE(talk.warnings().empty());
+    note("also shown");
+    warn("kept and said");
+    EXPECT_EQ(talk.warnings(), (std::vector<std::string>{"kept and said"}));
+  }
+  warn("said");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "shown\nalso shown\nwarning: kept and said\nwarning: said\n");
+}
+
 TEST(Log, ProgressEndsWithASummary) {
   testing::internal::CaptureStderr();
   {

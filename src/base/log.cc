@@ -10,10 +10,19 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/check.h"
+
 namespace kedge {
 namespace {
 
 std::atomic<bool> quiet_flag{false};
+
+// Of the TalkScope that lives.
+struct Kept {
+  std::mutex mutex;
+  bool active = false, verbose = false;
+  std::vector<std::string> warnings;
+} kept;
 
 constexpr std::chrono::milliseconds kTerminalInterval{100};
 constexpr std::chrono::milliseconds kPlainInterval{5000};
@@ -42,7 +51,34 @@ void note(std::string_view message) {
   if (!quiet_flag.load()) put(fmt::format("{}\n", message));
 }
 
-void warn(std::string_view message) { put(fmt::format("warning: {}\n", message)); }
+void warn(std::string_view message) {
+  {
+    const std::lock_guard lock(kept.mutex);
+    if (kept.active) kept.warnings.emplace_back(message);
+    if (kept.active && !kept.verbose) return;
+  }
+  put(fmt::format("warning: {}\n", message));
+}
+
+TalkScope::TalkScope(bool verbose) : quiet_before_(quiet_flag.load()) {
+  if (!verbose) quiet_flag.store(true);
+  const std::lock_guard lock(kept.mutex);
+  KEDGE_CHECK(!kept.active);
+  kept.active = true;
+  kept.verbose = verbose;
+  kept.warnings.clear();
+}
+
+TalkScope::~TalkScope() {
+  quiet_flag.store(quiet_before_);
+  const std::lock_guard lock(kept.mutex);
+  kept.active = false;
+}
+
+std::vector<std::string> TalkScope::warnings() const {
+  const std::lock_guard lock(kept.mutex);
+  return kept.warnings;
+}
 
 void warn_once(const std::string& message) {
   static std::mutex mutex;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace kedge {
 
@@ -14,6 +15,20 @@ void note(std::string_view message);
 void warn(std::string_view message);
 /// Warns the first time it is called with this text.
 void warn_once(const std::string& message);
+
+/// For a trip that calls others in a loop and talks for them. While it lives, warnings are kept here; unless verbose,
+/// they are not said, and note() and Progress say nothing. One at a time.
+class TalkScope {
+ public:
+  explicit TalkScope(bool verbose);
+  ~TalkScope();
+  TalkScope(const TalkScope&) = delete;
+  TalkScope& operator=(const TalkScope&) = delete;
+  std::vector<std::string> warnings() const;
+
+ private:
+  bool quiet_before_;
+};
 
 /// A line with share done, rate and ETA: rewritten in place on a terminal, a line every few seconds elsewhere.
 class Progress {
