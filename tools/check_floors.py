@@ -5,6 +5,7 @@
   not see each other. Public headers (include/kedge) name no internal header but the public ones.
 - No source file reaches 1000 lines.
 - nlohmann/json.hpp stays out of headers, but for base/json.h; only src/cli reads the environment.
+- CLI11 and toml++ are seen by one translation unit each.
 - libtorch and the folders built on it are seen only by those folders and by kedge-torch's main: kedge never links it.
 
 usage: check_floors.py [ROOT]
@@ -31,6 +32,7 @@ MAX_LINES = 1000
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 TORCH_FOLDERS = ("src/twin/", "src/train/", "src/ptq/methods_twin/")
 LIBTORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
+ONE_UNIT = {"CLI/": "src/cli/parse.cc", "toml++/": "src/claims/toml_file.cc"}
 GETENV = re.compile(r"\b(?:secure_)?getenv\s*\(|\benviron\b")
 
 
@@ -51,6 +53,9 @@ def check_file(path, folder, root, errors):
         if not str(name).startswith(TORCH_FOLDERS) and str(name) != "src/cli/main_torch.cc":
             if (system and LIBTORCH.match(target)) or ("src/" + target).startswith(TORCH_FOLDERS):
                 errors.append(f'{where}: "{target}" needs libtorch, which only {", ".join(TORCH_FOLDERS)} see')
+        for prefix, unit in ONE_UNIT.items():
+            if system and target.startswith(prefix) and str(name) != unit:
+                errors.append(f"{where}: only {unit} includes <{target}>")
         if target == "nlohmann/json.hpp" and path.suffix == ".h" and str(name) != "src/base/json.h":
             errors.append(f"{where}: headers use nlohmann/json_fwd.hpp")
         if system:

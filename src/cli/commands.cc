@@ -4,7 +4,7 @@ namespace kedge::cli {
 namespace {
 
 constexpr const Command* kCommands[] = {
-    &run_command,     &quantize_command, &audit_command, &trace_command,      &perplexity_command,
+    &run_command,     &quantize_command, &audit_command, &ablate_command,     &trace_command, &perplexity_command,
     &inspect_command, &tokenize_command, &bench_command, &completion_command, &help_command,
 };
 

@@ -1,0 +1,82 @@
+#include "claims/method_keys.h"
+
+#include <type_traits>
+
+#include "base/json.h"
+
+namespace kedge {
+namespace {
+
+constexpr MethodKey kKeys[] = {
+    {"method", [](QuantizeOptions& o) -> MethodField { return &o.method; }},
+    {"scale-dtype", [](QuantizeOptions& o) -> MethodField { return &o.scale_dtype; }},
+    {"override", [](QuantizeOptions& o) -> MethodField { return &o.overrides; }},
+    {"calibration", [](QuantizeOptions& o) -> MethodField { return &o.calibration.files; }},
+    {"calibration-field", [](QuantizeOptions& o) -> MethodField { return &o.calibration.field; }},
+    {"nsamples", [](QuantizeOptions& o) -> MethodField { return &o.calibration.nsamples; }},
+    {"seqlen", [](QuantizeOptions& o) -> MethodField { return &o.calibration.seqlen; }},
+    {"router-refit", [](QuantizeOptions& o) -> MethodField { return &o.router_refit; }},
+    {"refit-ridge", [](QuantizeOptions& o) -> MethodField { return &o.refit_ridge; }},
+    {"refit-weighting", [](QuantizeOptions& o) -> MethodField { return &o.refit_weighting; }},
+    {"refit-tau", [](QuantizeOptions& o) -> MethodField { return &o.refit_tau_margins; }},
+    {"damping", [](QuantizeOptions& o) -> MethodField { return &o.damping; }},
+    {"act-order", [](QuantizeOptions& o) -> MethodField { return &o.act_order; }},
+    {"scale-search", [](QuantizeOptions& o) -> MethodField { return &o.scale_search; }},
+    {"gate-weighted", [](QuantizeOptions& o) -> MethodField { return &o.gate_weighted; }},
+    {"expert-fallback", [](QuantizeOptions& o) -> MethodField { return &o.expert_fallback; }},
+    {"min-expert-tokens", [](QuantizeOptions& o) -> MethodField { return &o.min_expert_tokens; }},
+};
+
+constexpr ForeignKey kForeign[] = {
+    {"scheme", "name it in \"schemes\", which all methods share"},
+    {"seed", "name it in \"seeds\", which all methods share"},
+    {"cache-dir", "set it in [calibration], for all methods"},
+    {"threads", "give --threads to kedge ablate"},
+    {"max-shard-size", "leave it out: it changes no weight"},
+    {"dry-run", "leave it out: an ablation needs the weights"},
+};
+
+Json to_json(bool value) { return value; }
+Json to_json(std::int64_t value) { return value; }
+Json to_json(double value) { return value; }
+Json to_json(const std::string& value) { return value; }
+Json to_json(const std::vector<std::filesystem::path>& value) {
+  Json out = Json::array();
+  for (const auto& path : value) out.push_back(path.string());
+  return out;
+}
+Json to_json(const std::vector<QuantizeOverride>& value) {
+  Json out = Json::array();
+  for (const QuantizeOverride& override : value) out.push_back(override.pattern + "=" + override.scheme);
+  return out;
+}
+
+Json value_of(const MethodKey& key, QuantizeOptions& options) {
+  return std::visit([](const auto* field) { return to_json(*field); }, key.field(options));
+}
+
+}  // namespace
+
+std::span<const MethodKey> method_keys() noexcept { return kKeys; }
+std::span<const ForeignKey> foreign_keys() noexcept { return kForeign; }
+
+const MethodKey* find_method_key(std::string_view name) noexcept {
+  for (const MethodKey& key : kKeys) {
+    if (name == key.name) return &key;
+  }
+  return nullptr;
+}
+
+Json method_settings(const QuantizeOptions& options) {
+  QuantizeOptions given = options, defaults;
+  given.calibration = defaults.calibration;
+  Json out = Json::object();
+  out["method"] = options.method;
+  for (const MethodKey& key : kKeys) {
+    const Json value = value_of(key, given);
+    if (value != value_of(key, defaults)) out[key.name] = value;
+  }
+  return out;
+}
+
+}  // namespace kedge
