@@ -26,17 +26,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::map<std::string, fs::path> earlier_records(const AblateOptions& options) {
+void refuse_earlier(const AblateOptions& options) {
   std::error_code ignored;
   if (fs::exists(options.out, ignored) && !fs::is_directory(options.out, ignored)) {
     throw Error(ErrorCode::exists, options.out.string() + " is a file", "a folder, or a name that is free");
   }
-  const fs::path folder = options.out / "runs";
-  if (!options.resume && fs::exists(folder, ignored)) {
+  if (!options.resume && fs::exists(options.out / "runs", ignored)) {
     throw Error(ErrorCode::exists, options.out.string() + " holds an earlier ablation", "",
                 "give --resume to go on with it, or choose another folder");
   }
-  return find_records(folder);
 }
 
 Json config_json(const AblationRecipe& recipe, const AblationInputs& inputs) {
@@ -133,11 +131,22 @@ std::int64_t count_missing(const std::vector<RunSpec>& runs, const std::map<std:
   return static_cast<std::int64_t>(missing.size());
 }
 
+Json execute(const RunSpec& run, const AblationRecipe& recipe, const AblationInputs& inputs,
+             const AblateOptions& options, LayerTunerFactory* tuners) {
+  try {
+    return execute_run(run, recipe, inputs, options, tuners);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::interrupted) throw;
+    throw Error(error.code(), fmt::format("{}:{}: the run {} failed: {}", recipe.file.string(),
+                                          recipe.methods[run.method].line, run.stem, error.what()));
+  }
+}
+
 void run_all(const std::vector<RunSpec>& runs, const AblateOptions& options, const AblationRecipe& recipe,
              const AblationInputs& inputs, LayerTunerFactory* tuners, AblationReport& report) {
-  std::map<std::string, fs::path> records = earlier_records(options);
-  const std::int64_t missing = count_missing(runs, records);
   const fs::path folder = options.out / "runs";
+  std::map<std::string, fs::path> records = find_records(folder);
+  const std::int64_t missing = count_missing(runs, records);
   make_folder(folder);
   make_folder(options.out / "models");
   Progress progress("ablate", missing, "runs");
@@ -149,7 +158,7 @@ void run_all(const std::vector<RunSpec>& runs, const AblateOptions& options, con
         throw_if_interrupted();
         progress.update(report.runs_done, run.stem);
         const fs::path file = folder / (run.stem + ".json");
-        write_envelope(file, execute_run(run, recipe, inputs, options, tuners));
+        write_envelope(file, execute(run, recipe, inputs, options, tuners));
         records[run.hash] = file;
         report.runs_done += 1;
       }
@@ -162,7 +171,7 @@ void run_all(const std::vector<RunSpec>& runs, const AblateOptions& options, con
                             missing - report.runs_done, folder.string()),
                 "", "run the same command with --resume to go on");
   }
-  progress.finish();
+  if (missing > 0) progress.finish();
   if (report.runs_with_warnings > 0) {
     warn(fmt::format("{} of {} runs gave warnings; their records have them in results.warnings",
                      report.runs_with_warnings, report.runs.size()));
@@ -174,8 +183,8 @@ void run_all(const std::vector<RunSpec>& runs, const AblateOptions& options, con
 AblationReport ablate(const AblateOptions& options, LayerTunerFactory* tuners) {
   const auto start = std::chrono::steady_clock::now();
   const AblationRecipe recipe = read_ablation_recipe(options.recipe);
-  earlier_records(options);  // refuses before anything is hashed
-  const AblationInputs inputs = check_ablation(recipe);
+  refuse_earlier(options);
+  const AblationInputs inputs = check_ablation(recipe, tuners);
   const std::vector<RunSpec> runs = plan_runs(recipe, inputs, options);
   AblationReport report = start_report(options, recipe, inputs);
   run_all(runs, options, recipe, inputs, tuners, report);

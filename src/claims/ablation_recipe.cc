@@ -185,6 +185,10 @@ AblationMethodRecipe read_method(const fs::path& file, const TomlValue& value, c
     }
   }
   section.refuse_others();
+  const CalibrationOptions& own = method.options.calibration;
+  if (own.nsamples < 0 || own.seqlen < 0) {
+    section.fail(section.line(), "\"" + method.name + "\" has a negative nsamples or seqlen", "0 or more");
+  }
   return method;
 }
 

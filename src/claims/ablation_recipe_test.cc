@@ -135,6 +135,7 @@ TEST_F(AblationRecipeTest, ErrorsNameTheLine) {
   expect_refused("router-refit = true", "seed = 3", 18, "\"seeds\"");
   expect_refused("router-refit = true", "scheme = \"w3a16\"", 18, "\"schemes\"");
   expect_refused("damping = 1", "damping = nan", 19, "finite");
+  expect_refused("nsamples = 4", "nsamples = -4", 15, "negative");
   expect_refused("\"*.q_proj=none\"", "\"*.q_proj\"", 21, "an override");
   expect_refused("[audit]\nlimit = 5", "[sensitivity]\nwhole = false", 10, "neither");
 }

@@ -125,11 +125,12 @@ AblationModel describe(const AblationRecipe& recipe, std::size_t at, int& layers
   return {path.string(), hash_input(path), report.model_type, {}};
 }
 
-void dry_run(const RunSpec& spec, const AblationRecipe& recipe, const AblationInputs& inputs) {
+void dry_run(const RunSpec& spec, const AblationRecipe& recipe, const AblationInputs& inputs,
+             LayerTunerFactory* tuners) {
   QuantizeOptions options = options_of(spec, recipe, inputs);
   options.dry_run = true;
   try {
-    quantize(options);
+    quantize(options, tuners);
   } catch (const Error& error) {
     const AblationMethodRecipe& method = recipe.methods[spec.method];
     throw Error(error.code(),
@@ -180,7 +181,7 @@ double number(const Json& value) { return value.is_null() ? kNaN : value.get<dou
 
 }  // namespace
 
-AblationInputs check_ablation(const AblationRecipe& recipe) {
+AblationInputs check_ablation(const AblationRecipe& recipe, LayerTunerFactory* tuners) {
   AblationInputs inputs;
   for (std::size_t m = 0; m < recipe.models.size(); ++m) {
     int layers = 0;
@@ -196,8 +197,8 @@ AblationInputs check_ablation(const AblationRecipe& recipe) {
   for (std::size_t m = 0; m < recipe.models.size(); ++m) {
     for (std::size_t s = 0; s < recipe.schemes.size(); ++s) {
       for (std::size_t k = 0; k < recipe.methods.size(); ++k) {
-        dry_run({m, s, k, {}, -1, {}, {}}, recipe, inputs);
-        if (recipe.layers) dry_run({m, s, k, {}, 0, {}, {}}, recipe, inputs);
+        dry_run({m, s, k, {}, -1, {}, {}}, recipe, inputs, tuners);
+        if (recipe.layers) dry_run({m, s, k, {}, 0, {}, {}}, recipe, inputs, tuners);
       }
     }
   }

@@ -35,7 +35,7 @@ struct AblationInputs {
 
 /// Hashes models and texts; plans every quantization without reading weights, so that what cannot work fails here.
 /// Error: as quantize(), with the recipe's line.
-AblationInputs check_ablation(const AblationRecipe& recipe);
+AblationInputs check_ablation(const AblationRecipe& recipe, LayerTunerFactory* tuners);
 
 /// Seed by seed, so that after the first seed the rate is that of the rest.
 std::vector<RunSpec> plan_runs(const AblationRecipe& recipe, const AblationInputs& inputs,

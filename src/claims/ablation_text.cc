@@ -76,7 +76,8 @@ std::string mechanism_legend() {
          "after "
          "it (1 − Jaccard) and the KL divergence of the predictions. 95 % intervals: bootstrap over cells (scheme, "
          "layer, method), all seeds of a cell together. Within layers: the logarithms less their means by layer and "
-         "scheme, so that a layer's place explains nothing.";
+         "scheme, so that a layer's place explains nothing. Both follow from the error of the layer's weights; that "
+         "they go together does not say that one causes the other.";
 }
 
 }  // namespace kedge::ablation_text

@@ -253,6 +253,20 @@ TEST(AblateTrip, RecipesAreRefusedBeforeAnythingIsWritten) {
   expect_refused(trips::kDemo, trips::kDemo + "-none", ErrorCode::not_found, "r.toml:1");
 }
 
+TEST(AblateTrip, AFailingRunIsNamedAndTheOthersAreKept) {
+  const TemporaryFolder folder;
+  std::string text = small_recipe();
+  text.replace(text.find("seeds"), 5, "# expert-fallback below\nseeds");
+  trips::spit(folder / "r.toml", text + "expert-fallback = \"error\"\n");
+  const trips::Result result = trips::run(call_for(folder / "r.toml", folder / "out"));
+  EXPECT_NE(result.exit_code, 0);
+  EXPECT_NE(result.err.find("r.toml:16: the run demo-4m_w2a16-g128_feedback-refit_seed1_"), std::string::npos)
+      << result.err;
+  EXPECT_EQ(names_in(folder / "out/runs").size(), 1u);
+  trips::spit(folder / "r.toml", text);
+  EXPECT_EQ(trips::run(call_for(folder / "r.toml", folder / "out", {"--resume"})).exit_code, 0);
+}
+
 // A new flag of kedge quantize is a key of an ablation's methods, or says why it is none.
 TEST(AblateTrip, MethodsKnowEveryFlagOfQuantize) {
   const cli::Command* quantize = cli::find_command("quantize");
