@@ -45,6 +45,7 @@ struct QuantizeOptions {
   CalibrationOptions calibration;
   std::filesystem::path cache_dir;                 ///< hidden states in files there; empty: in memory
   double damping = 0.01;                           ///< of GPTQ's Hessian, times the mean of its diagonal
+  double gptaq_alpha = 1.0;                        ///< strength of GPTAQ's correction
   std::optional<bool> act_order;                   ///< columns by falling diagonal of the Hessian
   std::string scale_search = "minmax";             ///< "minmax", "mse"
   bool gate_weighted = false;                      ///< experts' Hessians weighted by the gate's scores

@@ -149,7 +149,7 @@ void set_field(const Section& section, const std::string& key, const TomlValue& 
   std::visit(
       [&](auto* target) {
         using T = std::remove_pointer_t<decltype(target)>;
-        if constexpr (std::is_same_v<T, bool>) {
+        if constexpr (std::is_same_v<T, bool> || std::is_same_v<T, std::optional<bool>>) {
           *target = section.as<bool>(key, value, "true or false");
         } else if constexpr (std::is_same_v<T, std::int64_t>) {
           *target = section.as<std::int64_t>(key, value, "an integer");

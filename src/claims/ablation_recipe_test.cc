@@ -99,7 +99,7 @@ TEST_F(AblationRecipeTest, ReadsEveryKey) {
   EXPECT_EQ(plain.calibration.seqlen, 64);
   EXPECT_EQ(best.calibration.nsamples, 4);
   EXPECT_EQ(best.calibration.seqlen, 64);
-  EXPECT_TRUE(best.router_refit);
+  EXPECT_EQ(best.router_refit, true);
   EXPECT_EQ(best.damping, 1.0);
   ASSERT_EQ(best.overrides.size(), 2u);
   EXPECT_EQ(best.overrides[1].pattern, "re:a=b");
@@ -156,7 +156,7 @@ TEST(AblationRecipes, OfTheRepositoryAreSound) {
   EXPECT_TRUE(methods.whole);
   const AblationRecipe mechanism = read_ablation_recipe(root / "recipes/mechanism.toml");
   EXPECT_TRUE(mechanism.layers);
-  for (const AblationMethodRecipe& method : mechanism.methods) EXPECT_FALSE(method.options.router_refit) << method.name;
+  for (const AblationMethodRecipe& method : mechanism.methods) EXPECT_FALSE(method.options.router_refit.value_or(false)) << method.name;
 }
 
 }  // namespace

@@ -17,7 +17,7 @@
 #include "kedge/audit.h"
 #include "kedge/error.h"
 #include "kedge/inspect.h"
-#include "ptq/methods.h"
+#include "ptq/make_recipe.h"
 #include "record/provenance.h"
 
 namespace kedge {
@@ -29,7 +29,7 @@ constexpr const char* kSchema = "kedge.ablation-run/1";
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 bool reads_calibration(const QuantizeOptions& options) {
-  return options.router_refit || find_quant_method(options.method).needs != MethodNeeds::nothing;
+  return make_recipe(options).calibrated();
 }
 
 // All layers but one stay as they are. What stands in no layer is left to the method's own overrides.

@@ -19,6 +19,8 @@ constexpr MethodKey kKeys[] = {
     {"refit-ridge", [](QuantizeOptions& o) -> MethodField { return &o.refit_ridge; }},
     {"refit-weighting", [](QuantizeOptions& o) -> MethodField { return &o.refit_weighting; }},
     {"refit-tau", [](QuantizeOptions& o) -> MethodField { return &o.refit_tau_margins; }},
+    {"gptaq-alpha", [](QuantizeOptions& o) -> MethodField { return &o.gptaq_alpha; }},
+    {"balance", [](QuantizeOptions& o) -> MethodField { return &o.calibration.balance; }},
     {"damping", [](QuantizeOptions& o) -> MethodField { return &o.damping; }},
     {"act-order", [](QuantizeOptions& o) -> MethodField { return &o.act_order; }},
     {"scale-search", [](QuantizeOptions& o) -> MethodField { return &o.scale_search; }},
@@ -37,6 +39,7 @@ constexpr ForeignKey kForeign[] = {
 };
 
 Json to_json(bool value) { return value; }
+Json to_json(std::optional<bool> value) { return value ? Json(*value) : Json(nullptr); }
 Json to_json(std::int64_t value) { return value; }
 Json to_json(double value) { return value; }
 Json to_json(const std::string& value) { return value; }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,7 +19,7 @@
 
 namespace kedge {
 
-using MethodField = std::variant<bool*, std::int64_t*, double*, std::string*, std::vector<std::filesystem::path>*,
+using MethodField = std::variant<bool*, std::optional<bool>*, std::int64_t*, double*, std::string*, std::vector<std::filesystem::path>*,
                                  std::vector<QuantizeOverride>*>;
 
 struct MethodKey {

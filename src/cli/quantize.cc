@@ -101,6 +101,12 @@ constexpr Flag kFlags[] = {
      .help = "of GPTQ's Hessian, times the mean of its diagonal",
      .minimum = 1e-9,
      .maximum = 10},
+    {.name = "gptaq-alpha",
+     .type = FlagType::number,
+     .fallback = "1",
+     .help = "strength of GPTAQ's correction for the difference between the original's inputs and the quantized path's",
+     .minimum = 0,
+     .maximum = 2},
     {.name = "act-order",
      .fallback = "auto",
      .help = "GPTQ takes columns by falling diagonal of the Hessian; auto: with --method auto",
@@ -221,6 +227,7 @@ int run_quantize(const Arguments& arguments) {
                          arguments.flag("balance")};
   options.cache_dir = arguments.text("cache-dir");
   options.damping = arguments.number("damping");
+  options.gptaq_alpha = arguments.number("gptaq-alpha");
   options.act_order = choice(arguments, "act-order");
   options.scale_search = arguments.text("scale-search");
   options.gate_weighted = arguments.flag("gate-weighted");

@@ -22,16 +22,18 @@ bool quantized_by_default(LinearRole role) { return role != LinearRole::router &
 std::optional<QuantArgs> choose_args(const LinearRef& linear, const Recipe& recipe, std::vector<bool>& used) {
   std::optional<QuantArgs> args;
   if (quantized_by_default(linear.role)) args = recipe.scheme.weights;
+  const Override* last = nullptr;
   for (std::size_t i = 0; i < recipe.overrides.size(); ++i) {
     const Override& override = recipe.overrides[i];
     if (!override.pattern.matches(linear.module)) continue;
     used[i] = true;
     args = override.scheme ? std::optional(override.scheme->weights) : std::nullopt;
-    if (args && linear.role == LinearRole::router) {
-      throw Error(ErrorCode::unsupported,
-                  "the override \"" + override.pattern.text() + "\" would quantize the router " + linear.module,
-                  "routers in high precision", "exclude it, or add \"" + linear.module + "=none\" after it");
-    }
+    last = &override;
+  }
+  if (args && linear.role == LinearRole::router) {
+    throw Error(ErrorCode::unsupported,
+                "the override \"" + last->pattern.text() + "\" would quantize the router " + linear.module,
+                "routers in high precision", "exclude it, or add \"" + linear.module + "=none\" after it");
   }
   return args;
 }

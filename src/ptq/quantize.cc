@@ -22,6 +22,7 @@
 #include "ptq/export.h"
 #include "ptq/layers/layer.h"
 #include "ptq/layers/layer_store.h"
+#include "ptq/make_recipe.h"
 #include "ptq/methods.h"
 #include "ptq/plan.h"
 #include "ptq/recipe.h"
@@ -32,36 +33,6 @@ namespace kedge {
 namespace {
 
 namespace fs = std::filesystem;
-
-// The best of the methods without gradients: docs/quantization.md has the comparison.
-constexpr const char* kBestMethod = "gptaq";
-
-bool is_auto(const QuantizeOptions& options) { return options.method == "auto"; }
-
-MethodParameters method_parameters(const QuantizeOptions& options) {
-  MethodParameters parameters;
-  parameters.damping = options.damping;
-  parameters.act_order = options.act_order.value_or(is_auto(options));
-  parameters.scale_search = parse_scale_method(options.scale_search);
-  parameters.gate_weighted = options.gate_weighted;
-  parameters.expert_fallback = parse_expert_fallback(options.expert_fallback);
-  parameters.min_expert_tokens = options.min_expert_tokens;
-  return parameters;
-}
-
-Recipe make_recipe(const QuantizeOptions& options) {
-  Recipe recipe{parse_scheme(options.scheme), find_quant_method(is_auto(options) ? kBestMethod : options.method).name, {}, {}, {}, {}};
-  recipe.scale_dtype = parse_scale_dtype(options.scale_dtype);
-  recipe.parameters = method_parameters(options);
-  recipe.refit = {options.router_refit.value_or(is_auto(options)), options.refit_ridge, parse_refit_weighting(options.refit_weighting),
-                  options.refit_tau_margins};
-  for (const QuantizeOverride& override : options.overrides) {
-    std::optional<QuantScheme> scheme;
-    if (override.scheme != "none") scheme = parse_scheme(override.scheme);
-    recipe.overrides.push_back({ModulePattern(override.pattern), std::move(scheme)});
-  }
-  return recipe;
-}
 
 bool is_inside(const fs::path& path, const fs::path& folder) {
   const auto [at, rest] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
@@ -135,7 +106,8 @@ std::optional<CalibrationData> calibration_data(const QuantizeOptions& options, 
                                                 const Checkpoint& checkpoint, ThreadPool& threads) {
   if (!recipe.calibrated()) return std::nullopt;
   const ModelSpec spec = model_spec(checkpoint);
-  const CalibrationModel model{spec.max_position_embeddings, spec.vocab_size};
+  const std::optional<ChatTemplate> chat = ChatTemplate::open(options.source);
+  const CalibrationModel model{spec.max_position_embeddings, spec.vocab_size, chat ? &*chat : nullptr};
   const Tokenizer tokenizer = Tokenizer::open(options.source);
   CalibrationOptions wanted = options.calibration;
   if (!wanted.balance) return read_calibration(wanted, tokenizer, model);

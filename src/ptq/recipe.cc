@@ -100,6 +100,7 @@ Json Recipe::to_json() const {
   if (find_quant_method(method).needs == MethodNeeds::calibration) {
     json["damping"] = parameters.damping;
     json["act_order"] = parameters.act_order;
+    if (find_quant_method(method).asymmetric) json["gptaq_alpha"] = parameters.gptaq_alpha;
     json["gate_weighted"] = parameters.gate_weighted;
     json["expert_fallback"] = expert_fallback_name(parameters.expert_fallback);
     json["min_expert_tokens"] = parameters.min_expert_tokens;

@@ -45,6 +45,7 @@ ExpertFallback parse_expert_fallback(std::string_view name);         ///< Error(
 struct MethodParameters {
   double damping = 0.01;  ///< of GPTQ's Hessian, times the mean of its diagonal
   bool act_order = false;
+  double gptaq_alpha = 1.0;  ///< strength of GPTAQ's correction for the difference between the paths
   ScaleMethod scale_search = ScaleMethod::minmax;
   bool gate_weighted = false;  ///< Hessians of experts weighted by the gate's score
   ExpertFallback expert_fallback = ExpertFallback::all_tokens;

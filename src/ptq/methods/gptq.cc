@@ -13,8 +13,6 @@
 namespace kedge {
 namespace {
 
-// What the authors of GPTAQ found best: the correction at a quarter of its strength.
-constexpr float kAsymmetry = 0.25f;
 constexpr double kMostDamping = 1.0;
 
 using Matrix = std::vector<float>;  ///< [K, K]
@@ -79,7 +77,8 @@ QuantTensor run(const MethodInput& in, bool asymmetric) {
   Matrix correction;
   if (asymmetric) {
     correction.resize(cross.size());
-    gptaq_asymmetric(*in.ctx, in.isa, n, cross.data(), factor.data(), kAsymmetry, correction.data());
+    gptaq_asymmetric(*in.ctx, in.isa, n, cross.data(), factor.data(), static_cast<float>(in.parameters->gptaq_alpha),
+                     correction.data());
     input.asymmetric = correction.data();
   }
   return gptq(*in.ctx, in.isa, input).tensor;

@@ -4,7 +4,8 @@
 //   H = 2/N sum x x^T + damping * mean(diag) * I
 // A column that no calibration token reaches (H_kk = 0) keeps only the damping: its weights are rounded to nearest. Where
 // H is not positive definite in fp32 the damping is multiplied by ten, up to one mean of the diagonal.
-// GPTAQ corrects for the difference between the original path's inputs and the quantized path's.
+// GPTAQ corrects for the difference between the original path's inputs and the quantized path's, at the strength
+// gptaq_alpha: 1 is what its derivation says, its authors' code takes 0.25.
 // Without any token: round to nearest.
 #pragma once
 
