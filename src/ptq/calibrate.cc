@@ -65,16 +65,18 @@ int quantize_layers(const CalibratedRun& run, LayerStore& store) {
     for (const PlannedModule& module : run.plan.modules) {
       if (module.linear.layer == layer) input.modules.push_back(&module);
     }
-    if (store.has(layer)) {
-      replay_layer(input, store.read(layer), *original, *quantized);
+    const bool done = store.has(layer);
+    const LayerOutput output =
+        done ? store.read(layer) : quantize_layer(input, *original, *quantized, run.tuner);
+    if (done) {
+      replay_layer(input, output, *original, *quantized);
       ++replayed;
     } else {
-      const LayerOutput output = quantize_layer(input, *original, *quantized, run.tuner);
       store.write(layer, output);
-      const Json log = parse_json(output.log, "a layer's log");
-      warn_of_starved(layer, log, run.recipe);
-      progress.update(layer + 1, detail(log));
     }
+    const Json log = parse_json(output.log, "a layer's log");
+    warn_of_starved(layer, log, run.recipe);
+    progress.update(layer + 1, detail(log));
     drop_layer(run, layer);
   }
   progress.finish();
