@@ -55,6 +55,19 @@ struct QuantizeOptions {
   double refit_ridge = 0.01;
   std::string refit_weighting = "boundary";        ///< "boundary", "none"
   double refit_tau_margins = 2.0;
+  // Of methods that tune by gradients (src/ptq/tune.h); they take expert_fallback and min_expert_tokens too.
+  std::int64_t iters = 200;
+  std::int64_t batch_size = 8;             ///< sequences of a step
+  double lr = 0;                           ///< 0: 1 / iters
+  std::string device = "auto";             ///< "cpu", "cuda", "cuda:N", "auto"
+  std::string base = "rounding";           ///< "rounding", "clipping"
+  std::string objective;                   ///< "mse=1,value=0.05"; empty: the method's own
+  std::string router;                      ///< "same", "next", "both"; empty: the method's own
+  std::int64_t loss_k = 0, loss_m = 0;     ///< experts that the terms look at; 0: by the term
+  double gamma = 1, tau = 2;               ///< in mean boundary margins
+  std::string phi = "hinge";               ///< "hinge", "softplus"
+  std::string value_weights = "boundary";  ///< "none", "sensitivity", "boundary"
+  bool centring = true;                    ///< of softmax routers' logits
 };
 
 /// Modules of one role and scheme; scheme "none": kept as they were. Role "other" counts all that is no matrix product.
@@ -93,6 +106,8 @@ struct QuantizeReport {
 class LayerTunerFactory;
 QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuners = nullptr);
 
+/// Does the method tune by gradients? Error(usage) for one that there is not.
+bool quantize_method_needs_torch(const std::string& method);
 /// Names of the quantization methods, for help and completion.
 std::vector<std::string> quantize_methods();
 

@@ -54,11 +54,15 @@ int dispatch(const std::vector<std::string>& words, const TorchPart* torch) {
   const Command* command = find_command(first);
   if (command == nullptr) unknown_command(first);
   if (command->needs == Needs::torch && torch == nullptr) exec_torch(words);
-  const auto arguments = parse(*command, {words.begin() + 1, words.end()});
+  auto arguments = parse(*command, {words.begin() + 1, words.end()});
   if (!arguments) {
     print(help_for(*command));
     return 0;
   }
+  if (torch == nullptr && command->needs_with != nullptr && command->needs_with(*arguments) == Needs::torch) {
+    exec_torch(words);
+  }
+  arguments->set_torch(torch);
   if (!command->common.empty()) set_quiet(arguments->flag("quiet"));
   return command->run(*arguments);
 }

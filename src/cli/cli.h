@@ -3,11 +3,16 @@
 
 #include <string>
 
+namespace kedge {
+class LayerTunerFactory;
+}
+
 namespace kedge::cli {
 
 /// What kedge-torch has beyond kedge; its main fills this in.
 struct TorchPart {
   std::string version;  ///< of libtorch
+  LayerTunerFactory* tuners = nullptr;
 };
 
 /// torch: null in kedge itself, which hands commands that need libtorch to kedge-torch (cli/torch_binary.h).

@@ -47,6 +47,7 @@ struct Positional {
 enum class Needs { nothing, torch };
 
 class Arguments;
+struct TorchPart;  // cli/cli.h
 
 struct Command {
   const char* name;
@@ -58,6 +59,7 @@ struct Command {
   int (*run)(const Arguments& arguments);
   const char* details = "";  ///< a paragraph for help and docs
   Needs needs = Needs::nothing;
+  Needs (*needs_with)(const Arguments& arguments) = nullptr;  ///< where that depends on the arguments
 };
 
 std::span<const Command* const> commands() noexcept;
@@ -86,12 +88,17 @@ class Arguments {
   std::vector<std::string> list(std::string_view name) const;
   std::vector<std::filesystem::path> paths(std::string_view name) const;
 
+  /// What kedge-torch has beyond kedge; null in kedge.
+  const TorchPart* torch() const noexcept { return torch_; }
+  void set_torch(const TorchPart* torch) noexcept { torch_ = torch; }
+
   /// Positionals under their names, flags under theirs. Error(usage) for a value that the table refuses.
   void set(const Positional& positional, std::string value);
   void set(const Flag& flag, std::vector<std::string> values, const std::string& spelling);
 
  private:
   const Command* command_;
+  const TorchPart* torch_ = nullptr;
   std::map<std::string, std::vector<std::string>, std::less<>> values_;
 };
 

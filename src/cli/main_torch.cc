@@ -2,8 +2,10 @@
 #include <torch/headeronly/version.h>
 
 #include "cli/cli.h"
+#include "ptq/methods_twin/tuner.h"
 
 int main(int argc, char** argv) {
-  const kedge::cli::TorchPart torch{.version = TORCH_VERSION};
+  const auto tuners = kedge::make_twin_tuners();
+  const kedge::cli::TorchPart torch{.version = TORCH_VERSION, .tuners = tuners.get()};
   return kedge::cli::run(argc, argv, &torch);
 }

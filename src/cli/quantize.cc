@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/result.h"
@@ -25,7 +26,8 @@ constexpr Flag kFlags[] = {
      .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16)"},
     {.name = "method",
      .fallback = "auto",
-     .help = "how codes are chosen: rtn, rtn-mse, gptq, gptaq; auto: gptaq with --act-order and --router-refit"},
+     .help = "how codes are chosen: rtn, rtn-mse, gptq, gptaq; by gradients (kedge-torch): autoround, topk-mse, "
+             "eaquant-kl, vsraq, kedge; auto: gptaq with --act-order and --router-refit"},
     {.name = "scale-dtype",
      .fallback = "auto",
      .help = "type of the stored scales; auto: the source weight's. transformers rounds dequantized experts to it, so "
@@ -130,6 +132,70 @@ constexpr Flag kFlags[] = {
      .help = "fewer calibration tokens are too few for an expert",
      .minimum = 1,
      .maximum = 1e9},
+    {.name = "iters",
+     .type = FlagType::integer,
+     .fallback = "200",
+     .help = "steps of a layer's tuning, of the methods that tune by gradients; 0: none",
+     .minimum = 0,
+     .maximum = 1e6},
+    {.name = "batch-size",
+     .type = FlagType::integer,
+     .fallback = "8",
+     .help = "sequences of a step",
+     .minimum = 1,
+     .maximum = 1e6},
+    {.name = "lr",
+     .type = FlagType::number,
+     .fallback = "0",
+     .help = "length of the first step; they shrink to 0; 0: 1 / iters",
+     .minimum = 0,
+     .maximum = 1},
+    {.name = "device", .fallback = "auto", .help = "where to tune: cpu, cuda, cuda:N; auto: a GPU where there is one"},
+    {.name = "base",
+     .fallback = "rounding",
+     .help = "what is tuned: rounding and clipping, or clipping and scales alone",
+     .choices = "rounding|clipping"},
+    {.name = "objective",
+     .help = "terms and weights, as mse=1,value=0.05,order=0.025,boundary=0.025; also topk-mse, kl, kl-full; none: the "
+             "method's own",
+     .value_name = "TERMS"},
+    {.name = "router",
+     .help = "whose logits the routing terms compare: the layer's own router, the next layer's, or both; none: the "
+             "method's own",
+     .choices = "same|next|both"},
+    {.name = "loss-k",
+     .type = FlagType::integer,
+     .fallback = "0",
+     .help = "experts of topk-mse and kl; 0: twice as many as a token gets, and as many",
+     .minimum = 0,
+     .maximum = 1e6},
+    {.name = "loss-m",
+     .type = FlagType::integer,
+     .fallback = "0",
+     .help = "experts of value and boundary; 0: twice as many as a token gets",
+     .minimum = 0,
+     .maximum = 1e6},
+    {.name = "gamma",
+     .type = FlagType::number,
+     .fallback = "1",
+     .help = "gaps between experts need be no wider than this, in mean margins",
+     .minimum = 1e-6,
+     .maximum = 1e6},
+    {.name = "tau",
+     .type = FlagType::number,
+     .fallback = "2",
+     .help = "how wide the boundary is that value's weights know, in mean margins",
+     .minimum = 1e-6,
+     .maximum = 1e6},
+    {.name = "phi", .fallback = "hinge", .help = "shape of order and boundary", .choices = "hinge|softplus"},
+    {.name = "value-weights",
+     .fallback = "boundary",
+     .help = "weights of value: all the same, the slope of the routing output, or that near the boundary",
+     .choices = "none|sensitivity|boundary"},
+    {.name = "centring",
+     .type = FlagType::boolean,
+     .fallback = "true",
+     .help = "value compares the logits of softmax routers less their mean"},
     {.name = "threads",
      .type = FlagType::integer,
      .fallback = "0",
@@ -210,6 +276,29 @@ std::optional<bool> choice(const Arguments& arguments, const char* flag) {
   return word == "auto" ? std::nullopt : std::optional(word == "on");
 }
 
+void set_tuning(const Arguments& arguments, QuantizeOptions& options) {
+  options.iters = arguments.integer("iters");
+  options.batch_size = arguments.integer("batch-size");
+  options.lr = arguments.number("lr");
+  options.device = arguments.text("device");
+  options.base = arguments.text("base");
+  options.objective = arguments.text("objective");
+  options.router = arguments.text("router");
+  options.loss_k = arguments.integer("loss-k");
+  options.loss_m = arguments.integer("loss-m");
+  options.gamma = arguments.number("gamma");
+  options.tau = arguments.number("tau");
+  options.phi = arguments.text("phi");
+  options.value_weights = arguments.text("value-weights");
+  options.centring = arguments.flag("centring");
+}
+
+// A plan needs no gradients.
+Needs needs_of(const Arguments& arguments) {
+  const bool tunes = !arguments.flag("dry-run") && quantize_method_needs_torch(arguments.text("method"));
+  return tunes ? Needs::torch : Needs::nothing;
+}
+
 int run_quantize(const Arguments& arguments) {
   QuantizeOptions options;
   options.source = arguments.text("SRC");
@@ -237,10 +326,11 @@ int run_quantize(const Arguments& arguments) {
   options.refit_ridge = arguments.number("refit-ridge");
   options.refit_weighting = arguments.text("refit-weighting");
   options.refit_tau_margins = arguments.number("refit-tau");
+  set_tuning(arguments, options);
   if (options.destination.empty() && !options.dry_run) {
     throw Error(ErrorCode::usage, "DST is missing", "the directory to write, or --dry-run");
   }
-  const QuantizeReport report = quantize(options);
+  const QuantizeReport report = quantize(options, arguments.torch() != nullptr ? arguments.torch()->tuners : nullptr);
   if (arguments.flag("json")) {
     print_json(options, report);
   } else {
@@ -266,6 +356,7 @@ constinit const Command quantize_command{
     .details =
         "Attention, MLP and expert matrices are quantized; routers, norms, embeddings and lm_head stay as they "
         "are. One layer is in memory at a time. A run that was stopped leaves DST.partial; the same command "
-        "resumes it and gives the bytes of an undisturbed run."};
+        "resumes it and gives the bytes of an undisturbed run. Methods that tune by gradients run in kedge-torch.",
+    .needs_with = needs_of};
 
 }  // namespace kedge::cli

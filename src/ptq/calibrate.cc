@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "model/checkpoint_source.h"
 #include "nn/embedding.h"
+#include "ptq/methods.h"
 
 namespace kedge {
 namespace {
@@ -43,11 +44,11 @@ std::string detail(const Json& log) {
 void warn_of_starved(int layer, const Json& log, const Recipe& recipe) {
   const auto starved = log.find("starved_experts");
   if (starved == log.end()) return;
+  const bool on_all = recipe.parameters.expert_fallback == ExpertFallback::all_tokens &&
+                      find_quant_method(recipe.method).needs == MethodNeeds::calibration;
   warn(fmt::format("layer {}: {} experts see fewer than {} calibration tokens and {}", layer, starved->get<int>(),
                    recipe.parameters.min_expert_tokens,
-                   recipe.parameters.expert_fallback == ExpertFallback::all_tokens
-                       ? "are calibrated on all tokens"
-                       : "are rounded to nearest where they see none"));
+                   on_all ? "are calibrated on all tokens" : "are rounded to nearest where they see none"));
 }
 
 }  // namespace

@@ -3,7 +3,9 @@
 #include <optional>
 #include <utility>
 
+#include "kedge/error.h"
 #include "ptq/methods.h"
+#include "ptq/tune.h"
 
 namespace kedge {
 namespace {
@@ -25,6 +27,32 @@ MethodParameters method_parameters(const QuantizeOptions& options) {
   return parameters;
 }
 
+TuneParameters tune_parameters(const QuantizeOptions& options) {
+  const TunePreset& preset = tune_preset(options.method);
+  TuneParameters tune;
+  tune.iters = options.iters;
+  tune.batch_size = options.batch_size;
+  tune.lr = options.lr;
+  tune.seed = options.calibration.seed;
+  tune.device = options.device;
+  tune.base = parse_tune_base(options.base);
+  tune.router = options.router.empty() ? preset.router : parse_tune_router(options.router);
+  tune.objective = parse_objective(options.objective.empty() ? preset.objective : options.objective);
+  tune.loss_k = options.loss_k;
+  tune.loss_m = options.loss_m;
+  tune.gamma = options.gamma;
+  tune.tau = options.tau;
+  tune.phi = parse_hinge_shape(options.phi);
+  tune.value_weights = parse_value_weights(options.value_weights);
+  tune.centring = options.centring;
+  if (tune.iters < 0 || tune.batch_size < 1 || !(tune.lr >= 0 && tune.lr <= 1) || tune.loss_k < 0 || tune.loss_m < 0 ||
+      !(tune.gamma > 0) || !(tune.tau > 0)) {
+    throw Error(ErrorCode::usage, "a tuning parameter is out of its range",
+                "iters, loss_k and loss_m not below 0, batch_size from 1, lr from 0 to 1, gamma and tau above 0");
+  }
+  return tune;
+}
+
 }  // namespace
 
 Recipe make_recipe(const QuantizeOptions& options) {
@@ -37,6 +65,10 @@ Recipe make_recipe(const QuantizeOptions& options) {
   recipe.refit.ridge = options.refit_ridge;
   recipe.refit.weighting = parse_refit_weighting(options.refit_weighting);
   recipe.refit.tau_margins = options.refit_tau_margins;
+  if (find_quant_method(recipe.method).needs == MethodNeeds::torch) {
+    recipe.tune = tune_parameters(options);
+    recipe.refit.enabled = options.router_refit.value_or(tune_preset(recipe.method).router_refit);
+  }
   for (const QuantizeOverride& override : options.overrides) {
     std::optional<QuantScheme> scheme;
     if (override.scheme != "none") scheme = parse_scheme(override.scheme);

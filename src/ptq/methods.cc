@@ -16,6 +16,16 @@ constexpr QuantMethod kMethods[] = {
     {"gptq", "rounding with error feedback on the inputs' Hessian", MethodNeeds::calibration, false, false, gptq},
     {"gptaq", "GPTQ that matches the original's outputs from the quantized path's inputs", MethodNeeds::calibration,
      false, true, gptaq},
+    {"autoround", "rounding and clipping of a whole layer tuned by the signs of gradients", MethodNeeds::torch, false,
+     false, nullptr},
+    {"topk-mse", "autoround with the error of the router's K largest logits (as EAC-MoE)", MethodNeeds::torch, false,
+     false, nullptr},
+    {"eaquant-kl", "autoround with the divergence of the router's K largest probabilities (as EAQuant)",
+     MethodNeeds::torch, false, false, nullptr},
+    {"vsraq", "autoround with routing value, expert order and top-k boundary, of this router and the next (VSRAQ-style)",
+     MethodNeeds::torch, false, false, nullptr},
+    {"kedge", "what of all this keeps most tokens with their experts, and the router refit", MethodNeeds::torch, false,
+     false, nullptr},
 };
 
 }  // namespace

@@ -161,7 +161,7 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
 
   if (data) {
     std::unique_ptr<LayerTuner> tuner;
-    if (job.tuners != nullptr) tuner = job.tuners->make(job.recipe, *data);
+    if (find_quant_method(job.recipe.method).needs == MethodNeeds::torch) tuner = job.tuners->make(job.recipe, *data);
     quantize_layers({job.checkpoint, job.plan, job.recipe, *data, job.options.cache_dir, threads, tuner.get()}, *store);
   }
   const ShardsWritten written =
@@ -195,6 +195,10 @@ QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuner
   const auto start = std::chrono::steady_clock::now();
   const Recipe recipe = make_recipe(options);
   if (!options.dry_run) check_paths(options);
+  if (!options.dry_run && tuners == nullptr && find_quant_method(recipe.method).needs == MethodNeeds::torch) {
+    throw Error(ErrorCode::unsupported, "the method " + recipe.method + " needs libtorch", "a method without gradients",
+                "or run kedge-torch, which \"make torch\" builds");
+  }
   const Checkpoint checkpoint = Checkpoint::open(options.source);
   if (!checkpoint.quant_format().empty()) {
     throw Error(ErrorCode::unsupported,
@@ -217,6 +221,10 @@ QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuner
   summarize(plan, errors, report);
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
+}
+
+bool quantize_method_needs_torch(const std::string& method) {
+  return method != "auto" && find_quant_method(method).needs == MethodNeeds::torch;
 }
 
 std::vector<std::string> quantize_methods() {

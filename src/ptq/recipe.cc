@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "kedge/error.h"
 #include "ptq/methods.h"
+#include "ptq/named_values.h"
 
 namespace kedge {
 namespace {
@@ -41,22 +42,25 @@ constexpr std::pair<const char*, ExpertFallback> kFallbacks[] = {
 constexpr std::pair<const char*, RefitWeighting> kWeightings[] = {{"boundary", RefitWeighting::boundary},
                                                                   {"none", RefitWeighting::none}};
 
-template <class T, std::size_t N>
-const char* name_in(const std::pair<const char*, T> (&rows)[N], T value) noexcept {
-  for (const auto& [name, row] : rows) {
-    if (row == value) return name;
-  }
-  return "";
-}
-
-template <class T, std::size_t N>
-T value_in(const std::pair<const char*, T> (&rows)[N], std::string_view name, const char* what) {
-  std::string known;
-  for (const auto& [row, value] : rows) {
-    if (name == row) return value;
-    known += (known.empty() ? "" : ", ") + std::string(row);
-  }
-  throw Error(ErrorCode::usage, "there is no " + std::string(what) + " \"" + std::string(name) + "\"", "one of " + known);
+void add_tuning(Json& json, const TuneParameters& tune, const MethodParameters& parameters) {
+  json["iters"] = tune.iters;
+  json["batch_size"] = tune.batch_size;
+  json["lr"] = tune.learning_rate();
+  json["seed"] = tune.seed;
+  json["device"] = tune.device;
+  json["base"] = tune_base_name(tune.base);
+  json["objective"] = objective_text(tune.objective);
+  json["expert_fallback"] = expert_fallback_name(parameters.expert_fallback);
+  json["min_expert_tokens"] = parameters.min_expert_tokens;
+  if (!tune.routes()) return;
+  json["router"] = tune_router_name(tune.router);
+  json["loss_k"] = tune.loss_k;
+  json["loss_m"] = tune.loss_m;
+  json["gamma"] = tune.gamma;
+  json["tau"] = tune.tau;
+  json["phi"] = hinge_shape_name(tune.phi);
+  json["value_weights"] = value_weights_name(tune.value_weights);
+  json["centring"] = tune.centring;
 }
 
 }  // namespace
@@ -97,7 +101,9 @@ Json Recipe::to_json() const {
     json["overrides"].push_back(
         {{"pattern", override.pattern.text()}, {"scheme", override.scheme ? override.scheme->name : "none"}});
   }
-  if (find_quant_method(method).needs == MethodNeeds::calibration) {
+  const MethodNeeds needs = find_quant_method(method).needs;
+  if (needs == MethodNeeds::torch) add_tuning(json, tune, parameters);
+  if (needs == MethodNeeds::calibration) {
     json["damping"] = parameters.damping;
     json["act_order"] = parameters.act_order;
     if (find_quant_method(method).asymmetric) json["gptaq_alpha"] = parameters.gptaq_alpha;

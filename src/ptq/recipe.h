@@ -10,6 +10,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "io/wire/name_pattern.h"
+#include "ptq/tune.h"
 #include "quant/scale_search.h"
 #include "quant/scheme.h"
 #include "tensor/dtype.h"
@@ -71,6 +72,7 @@ struct Recipe {
   std::optional<DType> scale_dtype;  ///< nullopt: the type of the source's weight; a key only where it is set
   MethodParameters parameters;
   RefitParameters refit;
+  TuneParameters tune;
 
   /// Does it need calibration data?
   bool calibrated() const;

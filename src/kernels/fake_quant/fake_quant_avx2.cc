@@ -1,0 +1,2 @@
+#define KEDGE_FAKE_QUANT fake_quant_avx2
+#include "kernels/fake_quant/impl.h"
