@@ -8,7 +8,8 @@ Needs (not at run time of kedge, only here): torch, transformers, auto-round, co
 Both quantize the same model on the same token ids with the same scheme, float16 scales, steps and batch, one after the
 other on this machine's CPU; what is left differs is the order of the batches. Then transformers runs the original and
 both results in fp32 on those ids, and for each layer the mean squared error of its output is printed (inputs on the
-quantized path, as a block's loss has it), with the seconds that each block took. By default auto-round computes in fp32,
+quantized path, as a block's loss has it), with the seconds that each block took, by the clock and of CPU time (for kedge the whole
+program's, for auto-round that of its tuning alone). By default auto-round computes in fp32,
 as kedge does (--amp: in its own default, bf16 where the CPU has it).
 """
 import argparse
@@ -16,6 +17,7 @@ import json
 import pathlib
 import random
 import re
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -74,6 +76,7 @@ def errors(reference, outputs):
 
 def run_kedge(arguments, text, folder, seed):
     out = folder / f"kedge-{seed}"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     result = subprocess.run(
         [arguments.kedge, "quantize", arguments.model, out, "--method", "autoround", "--scheme", arguments.scheme,
          "--scale-dtype", "float16", "--iters", str(arguments.iters), "--batch-size", str(arguments.batch_size),
@@ -81,20 +84,21 @@ def run_kedge(arguments, text, folder, seed):
          "cpu", "--threads", str(arguments.threads)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         text=True)
     seconds = [float(x) for x in re.findall(r"layer \d+: mse .* ([\d.]+) s$", result.stderr, re.M)]
-    return out, seconds
+    return out, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
 
 
 def run_autoround(arguments, ids, seed):
     from auto_round import AutoRound
     from auto_round.algorithms.quantization.sign_round.quantizer import SignRoundQuantizer
-    seconds, inner = [], SignRoundQuantizer.quantize_block
+    seconds, cpu, inner = [], [], SignRoundQuantizer.quantize_block
 
     def timed(self, *args, **kwargs):
-        start = time.monotonic()
+        start, start_cpu = time.monotonic(), time.process_time()
         try:
             return inner(self, *args, **kwargs)
         finally:
             seconds.append(time.monotonic() - start)
+            cpu.append(time.process_time() - start_cpu)
 
     bits, group, asymmetric = SCHEME.match(arguments.scheme).groups()
     random.seed(seed)
@@ -108,7 +112,7 @@ def run_autoround(arguments, ids, seed):
         model, _ = tuner.quantize()
     finally:
         SignRoundQuantizer.quantize_block = inner
-    return model.eval().to(torch.float32), seconds
+    return model.eval().to(torch.float32), seconds, sum(cpu)
 
 
 def main():
@@ -126,18 +130,20 @@ def main():
     parser.add_argument("--kedge", default="build/release/kedge-torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    ours, theirs, ours_seconds, theirs_seconds = [], [], [], []
+    ours, theirs, ours_seconds, theirs_seconds, ours_cpu, theirs_cpu = [], [], [], [], 0, 0
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         text, ids = calibration(arguments, folder)
         reference = layer_outputs(load(arguments.model), ids)
         for seed in arguments.seeds:
-            out, seconds = run_kedge(arguments, text, folder, seed)
+            out, seconds, cpu = run_kedge(arguments, text, folder, seed)
             ours.append(errors(reference, layer_outputs(load(out), ids)))
             ours_seconds += seconds
-            model, seconds = run_autoround(arguments, ids, seed)
+            ours_cpu += cpu
+            model, seconds, cpu = run_autoround(arguments, ids, seed)
             theirs.append(errors(reference, layer_outputs(model, ids)))
             theirs_seconds += seconds
+            theirs_cpu += cpu
     mean = lambda rows: [statistics.mean(column) for column in zip(*rows)]
     ours, theirs = mean(ours), mean(theirs)
     print(json.dumps({"model": arguments.model, "scheme": arguments.scheme, "nsamples": arguments.nsamples,
@@ -147,6 +153,8 @@ def main():
                       "ratio": [a / b for a, b in zip(ours, theirs)],
                       "kedge_seconds_per_block": statistics.mean(ours_seconds),
                       "autoround_seconds_per_block": statistics.mean(theirs_seconds),
+                      "kedge_cpu_seconds_per_block": ours_cpu / len(ours_seconds),
+                      "autoround_cpu_seconds_per_block": theirs_cpu / len(theirs_seconds),
                       "time_ratio": statistics.mean(ours_seconds) / statistics.mean(theirs_seconds)}, indent=1))
 
 

@@ -72,7 +72,7 @@ trips::Call call_for(const std::string& method, const fs::path& source, const fs
   trips::Call call;
   call.arguments = {"quantize", source.string(), destination.string(), "--scheme",  "w3a16-g128",
                     "--method", method,          "--nsamples",         "16",        "--seqlen",
-                    "128",      "--threads",     "2",                  "--quiet"};
+                    "128",      "--threads",     "1",                  "--quiet"};
   call.arguments.insert(call.arguments.end(), more.begin(), more.end());
   return call;
 }

@@ -258,6 +258,7 @@ LayerOutput LayerTuning::output() const {
   }
   Json& tuning = log["tuning"];
   tuning["best_step"] = best_step_;
+  if (options_.device.is_cpu()) tuning["threads"] = input_.threads.size();  // libtorch's sums depend on it
   for (const TermValue& term : terms_) {
     if (term.first != 0) tuning["terms"][term.name] = {{"first", term.first}, {"best", term.best}};
   }
