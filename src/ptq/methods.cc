@@ -22,7 +22,7 @@ constexpr QuantMethod kMethods[] = {
      false, nullptr},
     {"eaquant-kl", "autoround with the divergence of the router's K largest probabilities (as EAQuant)",
      MethodNeeds::torch, false, false, nullptr},
-    {"vsraq", "autoround with routing value, expert order and top-k boundary, of this router and the next (VSRAQ-style)",
+    {"vsraq", "autoround with the values, order and top-k boundary of this router and the next (VSRAQ-style)",
      MethodNeeds::torch, false, false, nullptr},
     {"kedge", "what of all this keeps most tokens with their experts, and the router refit", MethodNeeds::torch, false,
      false, nullptr},

@@ -15,8 +15,8 @@ namespace kedge {
 namespace {
 
 constexpr std::pair<const char*, ObjectiveTerm> kTerms[] = {
-    {"mse", ObjectiveTerm::mse},         {"topk-mse", ObjectiveTerm::topk_mse}, {"kl", ObjectiveTerm::kl},
-    {"kl-full", ObjectiveTerm::kl_full}, {"value", ObjectiveTerm::value},       {"order", ObjectiveTerm::order},
+    {"mse", ObjectiveTerm::mse},          {"topk-mse", ObjectiveTerm::topk_mse}, {"kl", ObjectiveTerm::kl},
+    {"kl-full", ObjectiveTerm::kl_full},  {"value", ObjectiveTerm::value},       {"order", ObjectiveTerm::order},
     {"boundary", ObjectiveTerm::boundary}};
 constexpr std::pair<const char*, TuneRouter> kRouters[] = {
     {"same", TuneRouter::same}, {"next", TuneRouter::next}, {"both", TuneRouter::both}};
@@ -24,9 +24,8 @@ constexpr std::pair<const char*, TuneBase> kBases[] = {{"rounding", TuneBase::ro
                                                        {"clipping", TuneBase::clipping}};
 constexpr std::pair<const char*, HingeShape> kShapes[] = {{"hinge", HingeShape::hinge},
                                                           {"softplus", HingeShape::softplus}};
-constexpr std::pair<const char*, ValueWeights> kValueWeights[] = {{"none", ValueWeights::none},
-                                                                  {"sensitivity", ValueWeights::sensitivity},
-                                                                  {"boundary", ValueWeights::boundary}};
+constexpr std::pair<const char*, ValueWeights> kValueWeights[] = {
+    {"none", ValueWeights::none}, {"sensitivity", ValueWeights::sensitivity}, {"boundary", ValueWeights::boundary}};
 
 // Ratios of 0.05 to 0.1 kept more tokens with their experts than 1, whose errors add up in later layers.
 constexpr TunePreset kPresets[] = {

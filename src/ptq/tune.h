@@ -56,7 +56,7 @@ struct TuneParameters {
   double tau = 2;           ///< in mean boundary margins
   HingeShape phi = HingeShape::hinge;
   ValueWeights value_weights = ValueWeights::boundary;
-  bool centring = true;     ///< of softmax routers' logits
+  bool centring = true;  ///< of softmax routers' logits
 
   /// Has the objective a routing term?
   bool routes() const noexcept;

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include <ATen/ops/split_with_sizes.h>
 #include <fmt/format.h>
 
 #include "base/check.h"
@@ -78,13 +79,12 @@ Tensor experts(const Moe& spec, const Scope& scope, const Routing& routing) {
   const Tensor x = routing.input.to(type);
   const Pairs pairs = sort_pairs(routing.expert_ids, spec.router.num_experts);
   const Tensor rows = gather_tokens(x, pairs);
+  // One split for all: the gradient of a slice is as large as what it was cut from, and there are as many as experts.
+  const std::vector<Tensor> parts = at::split_with_sizes(rows, pairs.counts);
   std::vector<Tensor> outputs;
-  std::int64_t begin = 0;
-  for (std::int64_t e = 0; e < spec.router.num_experts; ++e) {
-    const std::int64_t count = pairs.counts[static_cast<std::size_t>(e)];
-    if (count == 0) continue;
-    outputs.push_back(gated_ffn(scope, fmt::format("experts.{}.", e), spec.hidden_act, rows.narrow(0, begin, count)));
-    begin += count;
+  for (std::size_t e = 0; e < parts.size(); ++e) {
+    if (pairs.counts[e] == 0) continue;
+    outputs.push_back(gated_ffn(scope, fmt::format("experts.{}.", e), spec.hidden_act, parts[e]));
   }
   // [N, 1, k] x [N, k, H]
   const Tensor slots = restore_slots(at::cat(outputs, 0), pairs);

@@ -70,9 +70,11 @@ TEST(TunedQuantize, TheLibraryWithoutATunerSaysSo) {
 trips::Call call_for(const std::string& method, const fs::path& source, const fs::path& destination,
                      const std::vector<std::string>& more) {
   trips::Call call;
-  call.arguments = {"quantize", source.string(), destination.string(), "--scheme",  "w3a16-g128",
-                    "--method", method,          "--nsamples",         "16",        "--seqlen",
-                    "128",      "--threads",     "1",                  "--quiet"};
+  call.arguments = {"quantize", source.string(), destination.string(),
+                    "--scheme", "w3a16-g128",    "--method",
+                    method,     "--nsamples",    "16",
+                    "--seqlen", "128",           "--threads",
+                    "1",        "--quiet"};
   call.arguments.insert(call.arguments.end(), more.begin(), more.end());
   return call;
 }
@@ -158,7 +160,8 @@ TEST(TunedQuantize, KilledAndRunAgainGivesTheSameBytes) {
 TEST(TunedQuantize, DeepseekUnderVsraq) {
   const TemporaryFolder folder;
   fs::copy(trips::kGoldens + "deepseek_v3", folder / "source");
-  fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "tests/fixtures/tokenizers/bytes.json", folder / "source" / "tokenizer.json");
+  fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "tests/fixtures/tokenizers/bytes.json",
+                folder / "source" / "tokenizer.json");
   trips::Call call = call_for("vsraq", folder / "source", folder / "q", {"--iters", "4", "--base", "clipping"});
   call.arguments[4] = "w4a16-g32-asym";
   call.arguments[10] = "32";

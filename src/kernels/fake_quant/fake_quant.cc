@@ -24,9 +24,9 @@ float round_to(DType dtype, float x) noexcept {
 /// The scale of a group, what it came from, and its zero point.
 struct Grid {
   float scale = 0, zero = 0;
-  float exact = 0;         ///< before the factor
-  bool held = false;       ///< kept from 0: no gradient
-  bool from_min = false;   ///< symmetric: by which extreme
+  float exact = 0;        ///< before the factor
+  bool held = false;      ///< kept from 0: no gradient
+  bool from_min = false;  ///< symmetric: by which extreme
 };
 
 Grid make_grid(const FakeQuantMatrix& m, std::int64_t g) noexcept {

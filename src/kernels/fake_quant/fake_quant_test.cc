@@ -16,8 +16,13 @@ namespace {
 struct Subject {
   Subject(const QuantArgs& args, DType scale_dtype, std::int64_t groups, std::int64_t group, bool rounding,
           std::uint64_t seed)
-      : weights(draw(groups * group, seed)), min(zeros(groups)), max(zeros(groups)), alpha(zeros(groups)),
-        beta(zeros(groups)), factor(zeros(groups)), gradient(draw(groups * group, seed + 1)) {
+      : weights(draw(groups * group, seed)),
+        min(zeros(groups)),
+        max(zeros(groups)),
+        alpha(zeros(groups)),
+        beta(zeros(groups)),
+        factor(zeros(groups)),
+        gradient(draw(groups * group, seed + 1)) {
     Rng rng(seed + 2);
     for (auto* values : {&alpha, &beta}) {
       for (float& v : *values) v = static_cast<float>(0.6 + 0.4 * rng.uniform());
@@ -27,8 +32,17 @@ struct Subject {
       for (std::size_t i = 0; i < weights.size(); ++i) v.push_back(static_cast<float>(rng.uniform() - 0.5));
     }
     find_group_ranges(weights.data(), groups, group, min.data(), max.data());
-    matrix = {args, scale_dtype, groups, group, weights.data(), min.data(), max.data(), rounding ? v.data() : nullptr,
-              alpha.data(), beta.data(), rounding ? nullptr : factor.data()};
+    matrix = {args,
+              scale_dtype,
+              groups,
+              group,
+              weights.data(),
+              min.data(),
+              max.data(),
+              rounding ? v.data() : nullptr,
+              alpha.data(),
+              beta.data(),
+              rounding ? nullptr : factor.data()};
   }
 
   static std::vector<float> zeros(std::int64_t n) { return std::vector<float>(static_cast<std::size_t>(n)); }

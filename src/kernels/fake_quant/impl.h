@@ -72,8 +72,8 @@ FakeQuantSums step(const FakeQuantGroup& g, const float* gradient, float lr) noe
   if (i < g.size) {
     const std::int64_t rest = g.size - i;
     const V16 v = g.rounding != nullptr ? load_tail(g.rounding + i, rest, 0) : none;
-    const V16 moved = step_lanes(grid, load_tail(g.weights + i, rest, 0), v, load_tail(gradient + i, rest, 0),
-                                 signed_step, sums);
+    const V16 moved =
+        step_lanes(grid, load_tail(g.weights + i, rest, 0), v, load_tail(gradient + i, rest, 0), signed_step, sums);
     if (g.rounding != nullptr) store_tail(g.rounding + i, rest, moved);
   }
   return {hsum(sums.codes), hsum(sums.inside), hsum(sums.outside)};

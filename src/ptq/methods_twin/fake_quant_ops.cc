@@ -5,7 +5,6 @@
 namespace kedge {
 namespace {
 
-
 at::ScalarType torch_type(DType dtype) {
   return dtype == DType::f16 ? at::kHalf : dtype == DType::bf16 ? at::kBFloat16 : at::kFloat;
 }
@@ -14,7 +13,7 @@ at::ScalarType torch_type(DType dtype) {
 struct Grid {
   at::Tensor low, high;  ///< alpha min, beta max
   at::Tensor exact, scale, zero;
-  at::Tensor held;       ///< bool
+  at::Tensor held;  ///< bool
 };
 
 Grid make_grid(const FakeQuantTensors& m) {
@@ -27,7 +26,8 @@ Grid make_grid(const FakeQuantTensors& m) {
     grid.exact = (grid.high - grid.low) / m.args.max_code();
   }
   const auto type = torch_type(m.scale_dtype);
-  const at::Tensor least = at::full({1}, m.scale_dtype == DType::f32 ? 1e-8 : 1e-5, grid.exact.options()).to(type).to(at::kFloat);
+  const at::Tensor least =
+      at::full({1}, m.scale_dtype == DType::f32 ? 1e-8 : 1e-5, grid.exact.options()).to(type).to(at::kFloat);
   const at::Tensor wanted = m.factor.defined() ? m.factor.unsqueeze(1) * grid.exact : grid.exact;
   const at::Tensor rounded = wanted.to(type).to(at::kFloat);
   grid.held = rounded.abs() < least;

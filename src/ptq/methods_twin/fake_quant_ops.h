@@ -11,10 +11,10 @@ namespace kedge {
 struct FakeQuantTensors {
   QuantArgs args;
   DType scale_dtype = DType::bf16;
-  at::Tensor weights;             ///< [G, group]
-  at::Tensor min, max;            ///< [G]
-  at::Tensor rounding;            ///< [G, group]
-  at::Tensor alpha, beta, factor; ///< [G]
+  at::Tensor weights;              ///< [G, group]
+  at::Tensor min, max;             ///< [G]
+  at::Tensor rounding;             ///< [G, group]
+  at::Tensor alpha, beta, factor;  ///< [G]
 };
 
 /// [G, group], without a graph.

@@ -49,14 +49,15 @@ FakeQuantTensors copy(const FakeQuantTensors& m) {
 
 FakeQuantMatrix view(const FakeQuantTensors& m) {
   const auto data = [](const at::Tensor& t) { return t.defined() ? t.mutable_data_ptr<float>() : nullptr; };
-  return {m.args, m.scale_dtype, kGroups, kGroup, data(m.weights), data(m.min), data(m.max), data(m.rounding),
-          data(m.alpha), data(m.beta), data(m.factor)};
+  return {m.args,      m.scale_dtype,    kGroups,       kGroup,       data(m.weights), data(m.min),
+          data(m.max), data(m.rounding), data(m.alpha), data(m.beta), data(m.factor)};
 }
 
 at::Tensor straight_through(const at::Tensor& x, const at::Tensor& rounded) { return (rounded - x).detach() + x; }
 
 /// auto-round's graph: every operator differentiable, roundings passed straight through.
-at::Tensor graph(const FakeQuantTensors& m, const at::Tensor& v, const at::Tensor& alpha, const at::Tensor& beta, const at::Tensor& factor) {
+at::Tensor graph(const FakeQuantTensors& m, const at::Tensor& v, const at::Tensor& alpha, const at::Tensor& beta,
+                 const at::Tensor& factor) {
   const at::Tensor low = (alpha * m.min).unsqueeze(1), high = (beta * m.max).unsqueeze(1);
   at::Tensor exact;
   if (m.args.symmetric) {

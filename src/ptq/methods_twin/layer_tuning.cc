@@ -29,8 +29,8 @@ std::vector<std::int64_t> run_of(std::int64_t first, std::int64_t count) {
 }
 
 void add_counts(std::vector<std::int64_t>& counts, const Routing& routing) {
-  const at::Tensor here = at::bincount(routing.expert_ids.flatten(), {}, static_cast<std::int64_t>(counts.size()))
-                          .to(at::kCPU);
+  const at::Tensor here =
+      at::bincount(routing.expert_ids.flatten(), {}, static_cast<std::int64_t>(counts.size())).to(at::kCPU);
   const auto* first = here.const_data_ptr<std::int64_t>();
   for (std::size_t e = 0; e < counts.size(); ++e) counts[e] += first[e];
 }
@@ -74,7 +74,8 @@ bool LayerTuning::sees_next() const noexcept {
 
 at::Tensor LayerTuning::sequences_of(const HiddenStates& states, const std::vector<std::int64_t>& sequences) const {
   const std::int64_t rows = states.seqlen(), size = states.hidden_size();
-  at::Tensor out = at::empty({static_cast<std::int64_t>(sequences.size()), rows, size}, at::TensorOptions().dtype(at::kFloat));
+  at::Tensor out =
+      at::empty({static_cast<std::int64_t>(sequences.size()), rows, size}, at::TensorOptions().dtype(at::kFloat));
   auto* to = out.mutable_data_ptr<float>();
   for (const std::int64_t s : sequences) {
     std::memcpy(to, states.row(s * rows), static_cast<std::size_t>(rows * size) * sizeof(float));
@@ -203,7 +204,8 @@ void LayerTuning::tune() {
     if (!total.defined()) return;  // nothing was off at the first step: round to nearest is exact
     const double value = total.item<double>();
     if (!std::isfinite(value)) {
-      throw Error(ErrorCode::unsupported, fmt::format("the loss of layer {} is not finite in step {}", input_.layer, step),
+      throw Error(ErrorCode::unsupported,
+                  fmt::format("the loss of layer {} is not finite in step {}", input_.layer, step),
                   "finite weights and hidden states", "choose a smaller --lr or another method");
     }
     if (value < best) {
@@ -267,6 +269,7 @@ LayerOutput LayerTuning::output() const {
 }
 
 LayerOutput LayerTuning::run() {
+  if (weights_.empty()) return {};
   const auto start = std::chrono::steady_clock::now();
   prepare();
   check_coverage();

@@ -30,10 +30,10 @@ class BatchSampler {
 
 /// One term with one router in view.
 struct TermValue {
-  std::string name;      ///< "mse", "value of layer 3's router"
-  at::Tensor value;      ///< of this step
-  double weight = 0;     ///< of the objective, shared among the routers in view
-  double scale = 0;      ///< weight / |first value|; 0: off
+  std::string name;   ///< "mse", "value of layer 3's router"
+  at::Tensor value;   ///< of this step
+  double weight = 0;  ///< of the objective, shared among the routers in view
+  double scale = 0;   ///< weight / |first value|; 0: off
   double first = 0, best = 0;
 };
 
@@ -69,11 +69,11 @@ class LayerTuning {
   TunedWeights weights_;
   std::optional<NextRouter> next_;
   std::optional<RouterTargets> same_targets_, next_targets_;
-  at::Tensor target_;                       ///< [S, T, H] on the host
-  std::vector<std::int64_t> expert_tokens_; ///< [E] on the original path
-  std::vector<std::int64_t> tuned_tokens_;  ///< [E] in training
+  at::Tensor target_;                        ///< [S, T, H] on the host
+  std::vector<std::int64_t> expert_tokens_;  ///< [E] on the original path
+  std::vector<std::int64_t> tuned_tokens_;   ///< [E] in training
   std::vector<TermValue> terms_;
-  bool started_ = false;                    ///< the terms have their first values
+  bool started_ = false;  ///< the terms have their first values
   std::int64_t best_step_ = 0;
 };
 

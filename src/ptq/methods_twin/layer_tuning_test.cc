@@ -190,6 +190,15 @@ TEST(LayerTuning, RefusesStatesThatAreNotFinite) {
   }
 }
 
+TEST(LayerTuning, ALayerThatIsKeptHasNothingToTune) {
+  Recipe recipe = recipe_for("vsraq", "w4a16-g128");
+  recipe.overrides.push_back({ModulePattern("model.layers.1.*"), std::nullopt});
+  EXPECT_TRUE(LayerSubject(kDemo, 1, recipe).run().weights.empty());
+  recipe.overrides.front().pattern = ModulePattern("*.mlp.*");
+  const LayerOutput attention = LayerSubject(kDemo, 1, recipe).run();
+  EXPECT_EQ(attention.weights.size(), 4u);
+}
+
 TEST(LayerTuning, RunsTwiceToTheSameBits) {
   const Recipe recipe = recipe_for("vsraq", "w3a16-g128");
   const LayerOutput a = LayerSubject(kDemo, 0, recipe).run(), b = LayerSubject(kDemo, 0, recipe).run();
@@ -205,15 +214,13 @@ TEST(LayerTuning, EveryLayerOfEveryFamily) {
       Recipe recipe = recipe_for("vsraq", scheme);
       recipe.tune.iters = 4;
       recipe.tune.phi = HingeShape::softplus;
-      recipe.tune.objective =
-          parse_objective("mse=1,value=0.1,order=0.1,boundary=0.1,kl=0.1,kl-full=0.1,topk-mse=0.1");
+      recipe.tune.objective = parse_objective("mse=1,value=0.1,order=0.1,boundary=0.1,kl=0.1,kl-full=0.1,topk-mse=0.1");
       const int layers = LayerSubject(kGoldens / family, 0, recipe).spec.num_hidden_layers;
       for (int layer = 0; layer < layers; ++layer) {
         const LayerSubject subject(kGoldens / family, layer, recipe);
         const Json log = parse_json(subject.run().log, "log");
         // mse; six terms for each router in view
-        const std::size_t routers =
-            (log.contains("expert_tokens") ? 1u : 0u) + (layer + 1 < layers ? 1u : 0u);
+        const std::size_t routers = (log.contains("expert_tokens") ? 1u : 0u) + (layer + 1 < layers ? 1u : 0u);
         EXPECT_EQ(log["tuning"]["terms"].size(), 1 + 6 * routers) << log["tuning"].dump();
       }
     }

@@ -44,7 +44,7 @@ at::Tensor centred(const at::Tensor& logits) { return logits - logits.mean(-1, /
 
 /// mean over tokens of sum w (z^ - z)^2 / sum w over the first `count`; w undefined: 1.
 at::Tensor logit_error(const RouterPair& pair, const Ranking& ranking, std::int64_t count, const at::Tensor& weights,
-                   bool centre) {
+                       bool centre) {
   const at::Tensor ids = ranking.ids.narrow(1, 0, count);
   const at::Tensor z = (centre ? centred(pair.original.logits) : pair.original.logits).gather(1, ids);
   const at::Tensor z_hat = (centre ? centred(pair.quantized.logits) : pair.quantized.logits).gather(1, ids);
@@ -146,7 +146,9 @@ constexpr Term kTerms[] = {
 
 }  // namespace
 
-at::Tensor output_error(const at::Tensor& original, const at::Tensor& quantized) { return at::mse_loss(quantized, original); }
+at::Tensor output_error(const at::Tensor& original, const at::Tensor& quantized) {
+  return at::mse_loss(quantized, original);
+}
 
 at::Tensor routing_term(ObjectiveTerm term, const RouterPair& pair, const TuneParameters& parameters) {
   for (const Term& row : kTerms) {

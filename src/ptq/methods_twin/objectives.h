@@ -30,9 +30,9 @@ namespace kedge {
 /// One router's tokens in one step.
 struct RouterPair {
   const RouterSpec& spec;
-  const twin::Routing& original;   ///< without a graph
+  const twin::Routing& original;  ///< without a graph
   const twin::Routing& quantized;
-  double margin = 0;               ///< the mean boundary margin
+  double margin = 0;  ///< the mean boundary margin
 };
 
 at::Tensor output_error(const at::Tensor& original, const at::Tensor& quantized);

@@ -37,9 +37,7 @@ struct Subject {
     s_hat = twin::testing::to_floats(quantized.scores);
   }
   RouterPair pair(double margin = 0.4) const { return {spec, original, quantized, margin}; }
-  double term(ObjectiveTerm t, const TuneParameters& p) const {
-    return routing_term(t, pair(), p).item<double>();
-  }
+  double term(ObjectiveTerm t, const TuneParameters& p) const { return routing_term(t, pair(), p).item<double>(); }
   /// Experts of token t by rank.
   std::vector<std::int64_t> ranks(std::int64_t t) const {
     std::vector<std::int64_t> ids(kExperts);

@@ -7,7 +7,6 @@
 namespace kedge {
 namespace {
 
-
 float* data(const at::Tensor& tensor) { return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr; }
 
 FakeQuantMatrix view(const FakeQuantTensors& m) {

@@ -22,8 +22,9 @@ class TunedWeights {
   /// Loads the layer from input.source. Error(bad_file): NaN or infinity in a weight.
   TunedWeights(const LayerInput& input, const twin::Options& options);
 
-  twin::WeightFunction original() const;   ///< valid while this stays where it is
-  twin::WeightFunction quantized() const;  ///< the same; as refresh() left them
+  bool empty() const noexcept { return matrices_.empty(); }  ///< nothing to tune
+  twin::WeightFunction original() const;                     ///< valid while this stays where it is
+  twin::WeightFunction quantized() const;                    ///< the same; as refresh() left them
   /// Leaves anew from the parameters, without gradients.
   void refresh();
   /// Steps by the leaves' gradients; a matrix without one stays.

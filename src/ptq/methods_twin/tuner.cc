@@ -1,7 +1,9 @@
 #include "ptq/methods_twin/tuner.h"
 
 #include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
 
+#include "kedge/error.h"
 #include "ptq/methods_twin/layer_tuning.h"
 
 namespace kedge {
@@ -13,7 +15,12 @@ class TwinTuner : public LayerTuner {
 
   LayerOutput tune(const LayerInput& input, const HiddenStates& original, const HiddenStates& quantized) override {
     at::set_num_threads(input.threads.size());
-    return LayerTuning(input, original, quantized, options_).run();
+    try {
+      return LayerTuning(input, original, quantized, options_).run();
+    } catch (const c10::OutOfMemoryError&) {
+      throw Error(ErrorCode::unsupported, "the GPU has too little memory to tune a layer of this model", "",
+                  "choose a smaller --batch-size or --seqlen, or --device cpu");
+    }
   }
 
  private:
