@@ -26,7 +26,7 @@ constexpr Flag kFlags[] = {
      .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16)"},
     {.name = "method",
      .fallback = "auto",
-     .help = "how codes are chosen: rtn, rtn-mse, gptq, gptaq; by gradients (kedge-torch): autoround, topk-mse, "
+     .help = "how codes are chosen: rtn, rtn-mse, awq, gptq, gptaq; by gradients (kedge-torch): autoround, topk-mse, "
              "eaquant-kl, vsraq, kedge; auto: gptaq with --act-order and --router-refit"},
     {.name = "scale-dtype",
      .fallback = "auto",

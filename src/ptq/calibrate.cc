@@ -32,6 +32,16 @@ void drop_layer(const CalibratedRun& run, int layer) {
   }
 }
 
+std::map<std::string, DType, std::less<>> kept_tensors(const CalibratedRun& run, int layer) {
+  const ModelFamily& family = family_of(run.checkpoint.config(), (run.checkpoint.directory() / "config.json").string());
+  std::map<std::string, DType, std::less<>> kept;
+  for (const TensorInfo& tensor : run.plan.copies) {
+    std::string name = to_canonical_name(family, tensor.name);
+    if (name.starts_with(fmt::format("model.layers.{}.", layer))) kept.emplace(std::move(name), tensor.dtype);
+  }
+  return kept;
+}
+
 std::string detail(const Json& log) {
   std::string text = fmt::format("states {:.2f} % off", 100 * log.value("state_error", 0.0));
   if (const auto refit = log.find("router_refit"); refit != log.end()) {
@@ -62,7 +72,7 @@ int quantize_layers(const CalibratedRun& run, LayerStore& store) {
   for (int layer = 0; layer < spec.num_hidden_layers; ++layer) {
     throw_if_interrupted();
     LayerInput input{spec, layer, source, {}, run.recipe, {detect_isa(), Numerics::consistent, Activations::fp32},
-                     run.threads};
+                     run.threads, kept_tensors(run, layer)};
     for (const PlannedModule& module : run.plan.modules) {
       if (module.linear.layer == layer) input.modules.push_back(&module);
     }

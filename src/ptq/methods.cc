@@ -3,6 +3,7 @@
 #include <string>
 
 #include "kedge/error.h"
+#include "ptq/methods/awq.h"
 #include "ptq/methods/gptq.h"
 #include "ptq/methods/rtn.h"
 
@@ -13,6 +14,8 @@ constexpr QuantMethod kMethods[] = {
     {"rtn", "round to nearest; needs no data", MethodNeeds::nothing, true, false, rtn},
     {"rtn-mse", "round to nearest, scales clipped for the least squared error", MethodNeeds::nothing, true, false,
      rtn_mse},
+    {"awq", "round to nearest after scales for large inputs, folded into what comes before", MethodNeeds::calibration,
+     true, false, awq, awq_fold},
     {"gptq", "rounding with error feedback on the inputs' Hessian", MethodNeeds::calibration, false, false, gptq},
     {"gptaq", "GPTQ that matches the original's outputs from the quantized path's inputs", MethodNeeds::calibration,
      false, true, gptaq},

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/exec.h"
 #include "ptq/recipe.h"
@@ -29,6 +30,9 @@ struct MethodInput {
   Isa isa = Isa::scalar;
 };
 
+struct BlockFold;   // ptq/layers/fold.h
+struct FoldReport;
+
 struct QuantMethod {
   const char* name;
   const char* summary;
@@ -36,6 +40,8 @@ struct QuantMethod {
   bool rows_independent;  ///< a row's codes depend on that row alone: a matrix may be given in slices of rows
   bool asymmetric;        ///< wants InputStatistics::cross
   QuantTensor (*quantize)(const MethodInput& input);  ///< null: a LayerTuner's method
+  /// Changes the block to an equal one before anything of it is quantized; null: it stays as it is.
+  std::vector<FoldReport> (*fold)(const BlockFold& block) = nullptr;
 };
 
 std::span<const QuantMethod> quant_methods() noexcept;

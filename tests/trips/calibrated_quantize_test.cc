@@ -1,10 +1,12 @@
 // Calibrated quantization end to end: what it gains, that threads and kills change no byte, what it refuses.
 #include <chrono>
+#include <cstring>
 #include <fstream>
 
 #include "base/json.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "io/checkpoint.h"
 #include "kedge/audit.h"
 #include "kedge/error.h"
 #include "kedge/quantize.h"
@@ -39,13 +41,13 @@ struct Outcome {
   double kld = 0;
 };
 
-Outcome audited(const fs::path& quantized) {
+Outcome audited(const fs::path& quantized, int sequences = 16) {
   AuditOptions options;
   options.original = trips::kDemo;
   options.quantized = quantized;
   options.texts = {text};
   options.seqlen = 128;
-  options.limit = 16;
+  options.limit = sequences;
   options.runtime.threads = 2;
   const AuditReport report = audit(options);
   const AuditMetrics& mean = report.comparisons.front().mean;
@@ -66,6 +68,43 @@ TEST(CalibratedQuantize, EachStepKeepsMoreTokensWithTheirExperts) {
   EXPECT_LT(best.changed, 0.95 * gptq.changed);
   EXPECT_LT(gptq.kld, 0.7 * rtn.kld);
   EXPECT_LT(best.kld, 1.05 * gptq.kld);
+}
+
+// Folded scales, and with them clipped ranges, which the paper's AWQ has too.
+TEST(CalibratedQuantize, AwqBeatsRoundToNearest) {
+  const TemporaryFolder folder;
+  const auto outcome = [&](const std::string& method, const std::string& scale_search) {
+    QuantizeOptions options = options_for(trips::kDemo, folder / (method + scale_search), method, false);
+    options.scale_search = scale_search;
+    options.calibration.nsamples = 64;
+    quantize(options);
+    return audited(options.destination, 64);
+  };
+  const Outcome rtn = outcome("rtn", "minmax"), awq = outcome("awq", "minmax"), clipped = outcome("awq", "mse");
+  EXPECT_LT(awq.changed, 0.99 * rtn.changed);
+  EXPECT_LT(awq.kld, 0.96 * rtn.kld);
+  EXPECT_LT(clipped.changed, 0.85 * rtn.changed);
+  EXPECT_LT(clipped.kld, 0.75 * rtn.kld);
+}
+
+TEST(CalibratedQuantize, FoldedNormsAndRoutersAreStored) {
+  const TemporaryFolder folder;
+  QuantizeOptions options = options_for(trips::kDemo, folder / "q", "awq", false);
+  quantize(options);
+  const Checkpoint source = Checkpoint::open(trips::kDemo), quantized = Checkpoint::open(folder / "q");
+  const Json manifest = read_json(folder / "q" / "kedge.manifest.json");
+  int norms = 0;
+  for (const Json& layer : manifest["layers"]) {
+    for (const auto& [producer, fold] : layer["folds"].items()) {
+      if (!producer.ends_with("layernorm.weight")) continue;
+      const TensorView before = source.tensor(producer), after = quantized.tensor(producer);
+      ASSERT_EQ(before.dtype, after.dtype);
+      const bool moved = std::memcmp(before.data, after.data, before.num_bytes()) != 0;
+      EXPECT_EQ(moved, fold["error"].get<double>() < 1) << producer;
+      norms += moved ? 1 : 0;
+    }
+  }
+  EXPECT_GT(norms, 0);
 }
 
 class CalibratedFamilies : public testing::TestWithParam<std::tuple<const char*, const char*>> {};
@@ -100,14 +139,16 @@ TEST_P(CalibratedFamilies, SameBytesWithAnyThreads) {
 }
 INSTANTIATE_TEST_SUITE_P(All, CalibratedFamilies,
                          testing::Combine(testing::Values("olmoe", "qwen3_moe", "mixtral", "deepseek_v3"),
-                                          testing::Values("gptq", "gptaq")));
+                                          testing::Values("awq", "gptq", "gptaq")));
 
-TEST(CalibratedQuantize, KilledAndRunAgainGivesTheSameBytes) {
+class CalibratedKill : public testing::TestWithParam<const char*> {};
+
+TEST_P(CalibratedKill, RunAgainGivesTheSameBytes) {
   const TemporaryFolder folder;
   const auto call = [&](const std::string& name) {
     trips::Call call;
     call.arguments = {"quantize",   trips::kDemo, (folder / name).string(), "--scheme",  "w3a16-g128", "--method",
-                      "gptq",       "--router-refit", "on",             "--nsamples", "8",          "--seqlen", "128",
+                      GetParam(),   "--router-refit", "on",             "--nsamples", "8",          "--seqlen", "128",
                       "--threads",  "2",          "--quiet"};
     return call;
   };
@@ -133,6 +174,7 @@ TEST(CalibratedQuantize, KilledAndRunAgainGivesTheSameBytes) {
   }
   EXPECT_GE(killed, 3);
 }
+INSTANTIATE_TEST_SUITE_P(All, CalibratedKill, testing::Values("gptq", "awq"));
 
 TEST(CalibratedQuantize, BalanceGivesRareExpertsTokens) {
   const TemporaryFolder folder;

@@ -24,6 +24,7 @@ struct LayerInput {
   const Recipe& recipe;
   LoadOptions options;         ///< consistent, fp32 activations
   ThreadPool& threads;
+  std::map<std::string, DType, std::less<>> kept;  ///< the file's types of this layer's other tensors, canonical names
 };
 
 struct LayerOutput {

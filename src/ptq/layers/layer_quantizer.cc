@@ -8,6 +8,7 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "kedge/error.h"
+#include "ptq/layers/fold.h"
 #include "ptq/layers/input_groups.h"
 #include "ptq/layers/layer.h"
 #include "ptq/layers/layer_pass.h"
@@ -42,6 +43,7 @@ class LayerQuantizer {
     return std::holds_alternative<Attention>(mixer) || std::holds_alternative<Mla>(mixer);
   }
   void take(const LayerOutput& output);
+  void fold(std::size_t block);
   void quantize_block(std::size_t block);
   void quantize_module(const PlannedModule& module, const InputStatistics* inputs);
   void check_coverage(std::size_t block);
@@ -105,6 +107,12 @@ void LayerQuantizer::check_coverage(std::size_t block) {
               "calibrate on more or other text (--balance helps), or choose --expert-fallback all-tokens or rtn");
 }
 
+void LayerQuantizer::fold(std::size_t block) {
+  for (const FoldReport& site : method_.fold({input_, pass_, overlay_, block, original_, quantized_, out_})) {
+    log_["folds"][site.producer] = {{"alpha", site.alpha}, {"error", site.error}};
+  }
+}
+
 void LayerQuantizer::quantize_block(std::size_t block) {
   const bool needs_data = method_.needs != MethodNeeds::nothing;
   if (needs_data && is_moe(block)) check_coverage(block);
@@ -160,6 +168,7 @@ LayerOutput LayerQuantizer::run(LayerTuner* tuner) {
     log_ = parse_json(out_.log, "a tuner's log");
   }
   for (std::size_t block = 0; block < pass_.num_blocks(); ++block) {
+    if (tuner == nullptr && method_.fold != nullptr) fold(block);
     if (is_moe(block) && input_.recipe.refit.enabled) refit(block);
     if (tuner == nullptr) quantize_block(block);
     advance(block);

@@ -9,6 +9,7 @@ namespace kedge {
 
 void OverlaySource::set(const std::string& module, QuantTensor weight) {
   quantized_.insert_or_assign(module, std::move(weight));
+  replaced_.erase(module + ".weight");
 }
 
 void OverlaySource::replace(const std::string& name, Tensor values) {

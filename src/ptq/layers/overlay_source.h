@@ -14,7 +14,7 @@ class OverlaySource : public WeightSource {
   /// base must outlive the overlay.
   explicit OverlaySource(const WeightSource& base) : base_(base) {}
 
-  /// By canonical module name; wins over a replaced plain weight of the same module.
+  /// By canonical module name; a replaced plain weight of the same module goes.
   void set(const std::string& module, QuantTensor weight);
   /// A plain tensor by its full canonical name ("model.layers.0.mlp.gate.weight"), fp32.
   void replace(const std::string& name, Tensor values);
