@@ -27,6 +27,20 @@ constexpr MethodKey kKeys[] = {
     {"gate-weighted", [](QuantizeOptions& o) -> MethodField { return &o.gate_weighted; }},
     {"expert-fallback", [](QuantizeOptions& o) -> MethodField { return &o.expert_fallback; }},
     {"min-expert-tokens", [](QuantizeOptions& o) -> MethodField { return &o.min_expert_tokens; }},
+    {"iters", [](QuantizeOptions& o) -> MethodField { return &o.iters; }},
+    {"batch-size", [](QuantizeOptions& o) -> MethodField { return &o.batch_size; }},
+    {"lr", [](QuantizeOptions& o) -> MethodField { return &o.lr; }},
+    {"device", [](QuantizeOptions& o) -> MethodField { return &o.device; }},
+    {"base", [](QuantizeOptions& o) -> MethodField { return &o.base; }},
+    {"objective", [](QuantizeOptions& o) -> MethodField { return &o.objective; }},
+    {"router", [](QuantizeOptions& o) -> MethodField { return &o.router; }},
+    {"loss-k", [](QuantizeOptions& o) -> MethodField { return &o.loss_k; }},
+    {"loss-m", [](QuantizeOptions& o) -> MethodField { return &o.loss_m; }},
+    {"gamma", [](QuantizeOptions& o) -> MethodField { return &o.gamma; }},
+    {"tau", [](QuantizeOptions& o) -> MethodField { return &o.tau; }},
+    {"phi", [](QuantizeOptions& o) -> MethodField { return &o.phi; }},
+    {"value-weights", [](QuantizeOptions& o) -> MethodField { return &o.value_weights; }},
+    {"centring", [](QuantizeOptions& o) -> MethodField { return &o.centring; }},
 };
 
 constexpr ForeignKey kForeign[] = {

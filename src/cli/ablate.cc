@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 
@@ -41,7 +42,7 @@ int run_ablate(const Arguments& arguments) {
   options.keep = arguments.flag("keep");
   options.verbose = arguments.flag("verbose");
   options.runtime = runtime_options(arguments);
-  const AblationReport report = ablate(options);
+  const AblationReport report = ablate(options, arguments.torch() != nullptr ? arguments.torch()->tuners : nullptr);
   print(arguments.flag("json") ? ablation_json(report) : ablation_table(report));
   flush_output();
   note(fmt::format("wrote ablation.html, ablation.json and ablation.md in {}", options.out.string()));

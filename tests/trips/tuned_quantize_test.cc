@@ -134,7 +134,7 @@ TEST(TunedQuantize, TuningKeepsMoreTokensWithTheirExperts) {
 TEST(TunedQuantize, KilledAndRunAgainGivesTheSameBytes) {
   const TemporaryFolder folder;
   const auto call = [&](const std::string& name) {
-    return call_for("vsraq", trips::kDemo, folder / name, {"--iters", "6", "--router-refit"});
+    return call_for("vsraq", trips::kDemo, folder / name, {"--iters", "6", "--router-refit", "on"});
   };
   const auto start = std::chrono::steady_clock::now();
   const trips::Result undisturbed = trips::run(call("whole"));
@@ -160,7 +160,7 @@ TEST(TunedQuantize, KilledAndRunAgainGivesTheSameBytes) {
 TEST(TunedQuantize, DeepseekUnderVsraq) {
   const TemporaryFolder folder;
   fs::copy(trips::kGoldens + "deepseek_v3", folder / "source");
-  fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "tests/fixtures/tokenizers/bytes.json",
+  fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "tests/fixtures/bytes/tokenizer.json",
                 folder / "source" / "tokenizer.json");
   trips::Call call = call_for("vsraq", folder / "source", folder / "q", {"--iters", "4", "--base", "clipping"});
   call.arguments[4] = "w4a16-g32-asym";

@@ -22,7 +22,10 @@ Checkpoint golden(const std::string& family) {
 }
 
 Recipe recipe_for(std::vector<Override> overrides) {
-  Recipe recipe{parse_scheme("w3a16-g32"), "awq", std::move(overrides), {}, {}, {}};
+  Recipe recipe;
+  recipe.scheme = parse_scheme("w3a16-g32");
+  recipe.method = "awq";
+  recipe.overrides = std::move(overrides);
   recipe.parameters.min_expert_tokens = 8;
   return recipe;
 }
@@ -124,7 +127,9 @@ TEST_P(Fold, ChangesNoOutputAndNoLogit) {
         difference = std::max(difference, std::fabs(expected[i] - folded[i]));
       }
       EXPECT_LE(difference, 1e-5f * most) << "layer " << l << ", block " << block;
-      if (layer.is_moe(block)) EXPECT_EQ(layer.logits(block, false), layer.logits(block, true));
+      if (layer.is_moe(block)) {
+        EXPECT_EQ(layer.logits(block, false), layer.logits(block, true));
+      }
     }
     for (const auto& [name, values] : layer.out.replaced) EXPECT_TRUE(layer.is_storable(name, values)) << name;
   }
