@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,7 +42,7 @@ struct QuantizeOptions {
   int threads = 0;                                ///< 0: one per CPU that this process may use
   std::uint64_t max_shard_bytes = 1'000'000'000;  ///< a file holds whole layers, at least one, up to about this
   bool dry_run = false;                           ///< plan only: no weight is read, nothing is written
-  // Of methods that need calibration, and of the router refit.
+  // Of methods that need calibration, of the router refit and of mixed precision.
   CalibrationOptions calibration;
   std::filesystem::path cache_dir;                 ///< hidden states in files there; empty: in memory
   double damping = 0.01;                           ///< of GPTQ's Hessian, times the mean of its diagonal
@@ -68,6 +69,13 @@ struct QuantizeOptions {
   std::string phi = "hinge";               ///< "hinge", "softplus"
   std::string value_weights = "boundary";  ///< "none", "sensitivity", "boundary"
   bool centring = true;                    ///< of softmax routers' logits
+  /// Bits per weight of the quantized matrices, codes, scales and zeros: 2, 3, 4 or 8 bits by measured sensitivity, with
+  /// the scheme's group and symmetry (src/ptq/mixed_precision.h). 0: the scheme for all. Measured in a dry run too.
+  double target_bits = 0;
+  /// "layer": all experts of a layer share their bits; "model": those of all layers (transformers 5 reads nothing else);
+  /// "expert": none.
+  std::string bits_per = "layer";
+  std::string sensitivity = "both";  ///< "error", "kld", "routing", "both" (src/ptq/sensitivity.h)
 };
 
 /// Modules of one role and scheme; scheme "none": kept as they were. Role "other" counts all that is no matrix product.
@@ -82,12 +90,23 @@ struct QuantizeGroup {
   double bits_per_weight() const noexcept { return weights == 0 ? 0 : 8.0 * double(output_bytes) / double(weights); }
 };
 
+/// Mixed precision: what the matrices of one role in one layer got.
+struct QuantizeAllocation {
+  int layer = 0;
+  std::string role;
+  std::map<int, std::int64_t> units;  ///< by bits: experts, else 1
+  double error = 0;                   ///< squared, of the block's output at 3 bits over the output's square
+  double kld = 0;                     ///< of the model with the whole block, and nothing else, rounded to 3 bits
+  double routing = 0;                 ///< 1 - Jaccard of that model, mean over all MoE layers
+};
+
 struct QuantizeReport {
   std::string scheme, method;
   std::string model_type;
   std::string source_hash;  ///< empty in a dry run
   std::string recipe_hash;
   std::vector<QuantizeGroup> groups;
+  std::vector<QuantizeAllocation> allocation;  ///< empty without mixed precision
   std::uint64_t source_bytes = 0, output_bytes = 0;  ///< of tensors, without headers
   std::int64_t weights = 0;                          ///< all parameters
   std::int64_t channel_fallbacks = 0;    ///< modules whose inputs are no multiple of the group: one scale per channel

@@ -33,6 +33,23 @@ constexpr Flag kFlags[] = {
      .help = "type of the stored scales; auto: the source weight's. transformers rounds dequantized experts to it, so "
              "float32 gives it kedge's logits",
      .choices = "auto|float32|float16|bfloat16"},
+    {.name = "target-bits",
+     .type = FlagType::number,
+     .fallback = "0",
+     .help = "mean bits per quantized weight, scales and zeros included: every layer gets 2, 3, 4 or 8 bits by measured "
+             "sensitivity, with the scheme's group; 0: the scheme's bits for all",
+     .minimum = 0,
+     .maximum = 16},
+    {.name = "bits-per",
+     .fallback = "layer",
+     .help = "with --target-bits: which experts share their bits: all of the model (transformers 5 reads nothing else), "
+             "those of a layer, or none (kedge alone reads that)",
+     .choices = "model|layer|expert"},
+    {.name = "sensitivity",
+     .fallback = "both",
+     .help = "with --target-bits: what an error is weighted by: nothing, its effect on the KL divergence, on the choice "
+             "of experts, or both",
+     .choices = "error|kld|routing|both"},
     {.name = "override",
      .type = FlagType::list,
      .help = "another scheme, or none, for the modules that match (a glob, or re: and a regular expression); "
@@ -41,7 +58,7 @@ constexpr Flag kFlags[] = {
     {.name = "dry-run",
      .type = FlagType::boolean,
      .fallback = "false",
-     .help = "print sizes and bits per weight; read no weights, write nothing"},
+     .help = "print sizes and bits per weight, write nothing; reads no weights, but for --target-bits"},
     {.name = "max-shard-size",
      .type = FlagType::integer,
      .fallback = "1000",
@@ -236,6 +253,21 @@ void print_table(const QuantizeReport& report) {
   }
 }
 
+void print_allocation(const QuantizeReport& report) {
+  if (report.allocation.empty()) return;
+  print(fmt::format("\n{:<8}{:<15}{:>8}{:>8}{:>8}{:>8}{:>12}{:>12}{:>12}\n", "layer", "role", "2 bits", "3 bits", "4 bits",
+                    "8 bits", "error", "KLD", "1 - J"));
+  for (const QuantizeAllocation& row : report.allocation) {
+    std::string counts;
+    for (const int bits : {2, 3, 4, 8}) {
+      const auto at = row.units.find(bits);
+      counts += fmt::format("{:>8}", at == row.units.end() ? "" : std::to_string(at->second));
+    }
+    print(fmt::format("{:<8}{:<15}{}{:>12.3g}{:>12.3g}{:>12.3g}\n", row.layer, row.role, counts, row.error, row.kld,
+                      row.routing));
+  }
+}
+
 void print_json(const QuantizeOptions& options, const QuantizeReport& report) {
   const Json config = {{"source", options.source.string()},
                        {"destination", options.destination.string()},
@@ -266,6 +298,16 @@ void print_json(const QuantizeOptions& options, const QuantizeReport& report) {
                 {"bits_per_weight", group.bits_per_weight()}};
     if (!report.dry_run && group.scheme != "none") row["relative_rms_error"] = group.relative_rms_error;
     results["groups"].push_back(std::move(row));
+  }
+  for (const QuantizeAllocation& row : report.allocation) {
+    Json units = Json::object();
+    for (const auto& [bits, count] : row.units) units[std::to_string(bits)] = count;
+    results["allocation"].push_back({{"layer", row.layer},
+                                     {"role", row.role},
+                                     {"units", std::move(units)},
+                                     {"error", row.error},
+                                     {"kld", row.kld},
+                                     {"routing", row.routing}});
   }
   print(result_json("kedge.quantize/1", {}, report.threads, config, std::move(results)));
 }
@@ -327,6 +369,9 @@ int run_quantize(const Arguments& arguments) {
   options.refit_weighting = arguments.text("refit-weighting");
   options.refit_tau_margins = arguments.number("refit-tau");
   set_tuning(arguments, options);
+  options.target_bits = arguments.number("target-bits");
+  options.bits_per = arguments.text("bits-per");
+  options.sensitivity = arguments.text("sensitivity");
   if (options.destination.empty() && !options.dry_run) {
     throw Error(ErrorCode::usage, "DST is missing", "the directory to write, or --dry-run");
   }
@@ -335,6 +380,7 @@ int run_quantize(const Arguments& arguments) {
     print_json(options, report);
   } else {
     print_table(report);
+    print_allocation(report);
   }
   if (!report.dry_run) {
     note(fmt::format("wrote {} ({} of {}) in {:.1f} s", options.destination.string(), megabytes(report.output_bytes),

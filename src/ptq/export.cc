@@ -129,6 +129,16 @@ std::string manifest(const ManifestInput& in) {
   json["recipe"] = in.recipe.to_json();
   json["recipe_hash"] = in.recipe.hash();
   if (in.data != nullptr) json["calibration"] = to_json(*in.data);
+  for (const QuantizeAllocation& row : in.plan.allocation) {
+    Json units = Json::object();
+    for (const auto& [bits, count] : row.units) units[std::to_string(bits)] = count;
+    json["allocation"].push_back({{"layer", row.layer},
+                                  {"role", row.role},
+                                  {"units", std::move(units)},
+                                  {"error", rounded(row.error)},
+                                  {"kld", rounded(row.kld)},
+                                  {"routing", rounded(row.routing)}});
+  }
   Json modules = Json::array();
   for (std::size_t i = 0; i < in.plan.modules.size(); ++i) {
     const PlannedModule& module = in.plan.modules[i];

@@ -65,6 +65,7 @@ Recipe make_recipe(const QuantizeOptions& options) {
   recipe.refit.ridge = options.refit_ridge;
   recipe.refit.weighting = parse_refit_weighting(options.refit_weighting);
   recipe.refit.tau_margins = options.refit_tau_margins;
+  recipe.mixed = {options.target_bits, parse_bits_per(options.bits_per), parse_sensitivity(options.sensitivity)};
   if (find_quant_method(recipe.method).needs == MethodNeeds::torch) {
     recipe.tune = tune_parameters(options);
     recipe.refit.enabled = options.router_refit.value_or(tune_preset(recipe.method).router_refit);

@@ -18,11 +18,15 @@ std::uint64_t bytes_of(DType dtype, const Shape& shape) {
 
 bool quantized_by_default(LinearRole role) { return role != LinearRole::router && role != LinearRole::lm_head; }
 
-// The scheme of one module: by role, then by the last override that matches; nullopt: none.
-std::optional<QuantArgs> choose_args(const LinearRef& linear, const Recipe& recipe, std::vector<bool>& used) {
+// The scheme of one module: by role and allocation, then by the last override that matches; nullopt: none.
+std::optional<QuantArgs> choose_args(const LinearRef& linear, const Recipe& recipe, const Allocation* allocation,
+                                     std::vector<bool>& used) {
   std::optional<QuantArgs> args;
   if (quantized_by_default(linear.role)) args = recipe.scheme.weights;
   const Override* last = nullptr;
+  if (allocation != nullptr) {
+    if (const auto at = allocation->args.find(linear.module); at != allocation->args.end()) args = at->second;
+  }
   for (std::size_t i = 0; i < recipe.overrides.size(); ++i) {
     const Override& override = recipe.overrides[i];
     if (!override.pattern.matches(linear.module)) continue;
@@ -73,10 +77,10 @@ int layer_of(const std::string& name) {
 }
 
 PlannedModule plan_module(const Checkpoint& checkpoint, const LinearRef& linear, const Recipe& recipe,
-                          std::vector<bool>& used) {
+                          const Allocation* allocation, std::vector<bool>& used) {
   PlannedModule module;
   module.linear = linear;
-  module.args = choose_args(linear, recipe, used);
+  module.args = choose_args(linear, recipe, allocation, used);
   module.scales = recipe.scale_dtype;
   const WeightData data = load_linear(checkpoint, linear);
   KEDGE_CHECK(std::holds_alternative<TensorView>(data));
@@ -133,15 +137,15 @@ bool is_number(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-// "a.0.b" -> ("a\.\d+\.b", had a number).
-std::pair<std::string, bool> generalize(const std::string& name) {
+// "a.0.b" -> ("a\.\d+\.b", had a number); the first `literal` numbers stay.
+std::pair<std::string, bool> generalize(const std::string& name, int literal) {
   std::string pattern;
   bool general = false;
   for (std::size_t begin = 0; begin <= name.size();) {
     const std::size_t end = std::min(name.find('.', begin), name.size());
     const std::string_view part = std::string_view(name).substr(begin, end - begin);
     if (begin > 0) pattern += "\\.";
-    if (is_number(part)) {
+    if (is_number(part) && literal-- <= 0) {
       pattern += "\\d+";
       general = true;
     } else {
@@ -159,12 +163,17 @@ std::pair<std::string, bool> generalize(const std::string& name) {
 
 std::vector<std::string> compact_names(const std::vector<std::string>& names, const std::vector<std::string>& others) {
   std::set<std::string> taken;
-  for (const std::string& other : others) taken.insert(generalize(other).first);
+  for (const std::string& other : others) {
+    for (const int literal : {0, 1}) taken.insert(generalize(other, literal).first);
+  }
   std::vector<std::string> out;
   std::set<std::string> written;
   for (const std::string& name : names) {
-    auto [pattern, general] = generalize(name);
-    const std::string entry = general && !taken.contains(pattern) ? "re:" + pattern + "$" : name;
+    std::string entry = name;
+    for (const int literal : {1, 0}) {
+      const auto [pattern, general] = generalize(name, literal);
+      if (general && !taken.contains(pattern)) entry = "re:" + pattern + "$";
+    }
     if (written.insert(entry).second) out.push_back(entry);
   }
   return out;
@@ -183,17 +192,19 @@ std::vector<std::pair<QuantArgs, std::vector<std::size_t>>> QuantPlan::schemes(c
   return out;
 }
 
-QuantPlan plan_quantization(const Checkpoint& checkpoint, const Recipe& recipe, std::uint64_t max_shard_bytes) {
+QuantPlan plan_quantization(const Checkpoint& checkpoint, const Recipe& recipe, std::uint64_t max_shard_bytes,
+                            const Allocation* allocation) {
   const std::string where = (checkpoint.directory() / "config.json").string();
   const ModelFamily& family = family_of(checkpoint.config(), where);
   const ModelSpec spec = model_spec(checkpoint);
 
   QuantPlan plan;
+  if (allocation != nullptr) plan.allocation = allocation->rows;
   std::vector<bool> used(recipe.overrides.size(), false);
   std::set<std::string, std::less<>> consumed;
   bool any = false;
   for (const LinearRef& linear : list_linears(spec, family)) {
-    plan.modules.push_back(plan_module(checkpoint, linear, recipe, used));
+    plan.modules.push_back(plan_module(checkpoint, linear, recipe, allocation, used));
     any |= plan.modules.back().args.has_value();
     mark_consumed(checkpoint, linear, consumed);
   }

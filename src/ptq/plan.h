@@ -10,6 +10,7 @@
 
 #include "io/checkpoint_writer.h"
 #include "model/family.h"
+#include "ptq/mixed_precision.h"
 #include "ptq/recipe.h"
 
 namespace kedge {
@@ -33,6 +34,7 @@ struct QuantPlan {
   std::vector<ShardPlan> shards;                 ///< whole layers each
   std::map<std::string, std::size_t> module_of;  ///< output tensor -> index into modules
   std::uint64_t output_bytes = 0;
+  std::vector<QuantizeAllocation> allocation;    ///< of mixed precision
 
   /// Distinct schemes in use with their modules; the recipe's own first.
   std::vector<std::pair<QuantArgs, std::vector<std::size_t>>> schemes(const QuantArgs& first) const;
@@ -40,9 +42,12 @@ struct QuantPlan {
 
 /// Reads no weights. Error(usage): an override that matches no matrix. Error(unsupported): a weight whose dtype is
 /// not a float, or a recipe that quantizes nothing.
-QuantPlan plan_quantization(const Checkpoint& checkpoint, const Recipe& recipe, std::uint64_t max_shard_bytes);
+/// allocation: of mixed precision, in place of the recipe's scheme; overrides win over it.
+QuantPlan plan_quantization(const Checkpoint& checkpoint, const Recipe& recipe, std::uint64_t max_shard_bytes,
+                            const Allocation* allocation = nullptr);
 
-/// quantization_config's lists of names: numbers in names become \d+ where no name of `others` would match too.
+/// quantization_config's lists of names: numbers in names become \d+ where no name of `others` would match too; else all
+/// numbers but the first, the layer's.
 std::vector<std::string> compact_names(const std::vector<std::string>& names, const std::vector<std::string>& others);
 
 }  // namespace kedge

@@ -16,6 +16,7 @@
 #include "base/version.h"
 #include "kedge/error.h"
 #include "model/decoder.h"
+#include "ptq/allocation.h"
 #include "ptq/balance.h"
 #include "ptq/calibrate.h"
 #include "ptq/calibration_data.h"
@@ -129,6 +130,7 @@ struct Job {
   const Recipe& recipe;
   const QuantPlan& plan;
   LayerTunerFactory* tuners;
+  std::optional<CalibrationData> data;  ///< where it was needed before
 };
 
 std::vector<std::string> layer_logs(const LayerStore* store, int num_layers) {
@@ -141,7 +143,7 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
   const ModelSpec spec = model_spec(job.checkpoint);
   ThreadPool threads(job.options.threads);
   report.threads = threads.size();
-  const auto data = calibration_data(job.options, job.recipe, job.checkpoint, threads);
+  const auto data = job.data ? job.data : calibration_data(job.options, job.recipe, job.checkpoint, threads);
   const fs::path destination = resolved(job.options.destination);
   // Results of finished layers stand beside the shards until the checkpoint is complete.
   check_space(destination, destination.string() + ".partial", job.plan.output_bytes * (data ? 2 : 1));
@@ -177,6 +179,14 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
   finish();
 }
 
+std::optional<Allocation> allocation_for(const QuantizeOptions& options, const Recipe& recipe,
+                                         const Checkpoint& checkpoint, std::optional<CalibrationData>& data) {
+  if (!recipe.mixed.enabled()) return std::nullopt;
+  ThreadPool threads(options.threads);
+  data = calibration_data(options, recipe, checkpoint, threads);
+  return allocate_bits(checkpoint, recipe, *data, options.cache_dir, threads);
+}
+
 QuantizeReport make_report(const QuantizeOptions& options, const Checkpoint& checkpoint, const QuantPlan& plan,
                            const Recipe& recipe) {
   QuantizeReport report;
@@ -184,6 +194,7 @@ QuantizeReport make_report(const QuantizeOptions& options, const Checkpoint& che
   report.method = recipe.method;
   report.model_type = model_spec(checkpoint).model_type;
   report.recipe_hash = recipe.hash();
+  report.allocation = plan.allocation;
   report.dry_run = options.dry_run;
   report.shards = static_cast<std::int64_t>(plan.shards.size());
   return report;
@@ -205,12 +216,15 @@ QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuner
                 options.source.string() + " is quantized already (" + checkpoint.quant_format() + ")",
                 "a checkpoint in high precision", "quantize from the original");
   }
-  const QuantPlan plan = plan_quantization(checkpoint, recipe, options.max_shard_bytes);
+  std::optional<CalibrationData> data;
+  const std::optional<Allocation> allocation = allocation_for(options, recipe, checkpoint, data);
+  const QuantPlan plan =
+      plan_quantization(checkpoint, recipe, options.max_shard_bytes, allocation ? &*allocation : nullptr);
   QuantizeReport report = make_report(options, checkpoint, plan, recipe);
   std::vector<ModuleError> errors;
   if (!options.dry_run) {
     try {
-      write_checkpoint({options, checkpoint, recipe, plan, tuners}, errors, report);
+      write_checkpoint({options, checkpoint, recipe, plan, tuners, std::move(data)}, errors, report);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::interrupted) throw;
       throw Error(ErrorCode::interrupted,

@@ -118,11 +118,18 @@ Json Recipe::to_json() const {
     json["refit_weighting"] = name_in(kWeightings, refit.weighting);
     json["refit_tau_margins"] = refit.tau_margins;
   }
+  if (mixed.enabled()) {
+    json["target_bits"] = mixed.target_bits;
+    json["bits_per"] = bits_per_name(mixed.per);
+    json["sensitivity"] = sensitivity_name(mixed.sensitivity);
+  }
   if (scale_dtype) json["scale_dtype"] = name_in(kScaleDTypes, scale_dtype);
   return json;
 }
 
-bool Recipe::calibrated() const { return refit.enabled || find_quant_method(method).needs != MethodNeeds::nothing; }
+bool Recipe::calibrated() const {
+  return refit.enabled || mixed.enabled() || find_quant_method(method).needs != MethodNeeds::nothing;
+}
 
 std::string Recipe::hash() const { return sha256_hex(to_json().dump()); }
 

@@ -10,6 +10,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "io/wire/name_pattern.h"
+#include "ptq/mixed_precision.h"
 #include "ptq/tune.h"
 #include "quant/scale_search.h"
 #include "quant/scheme.h"
@@ -73,6 +74,7 @@ struct Recipe {
   MethodParameters parameters;
   RefitParameters refit;
   TuneParameters tune;
+  MixedPrecision mixed = {};  ///< the scheme is that of the widths' group and symmetry
 
   /// Does it need calibration data?
   bool calibrated() const;

@@ -398,6 +398,8 @@ TEST(Quantize, KilledAndRunAgainGivesTheSameBytes) {
 TEST(CompactNames, NeverClaimsAnotherModule) {
   EXPECT_EQ(compact_names({"a.0.q", "a.1.q"}, {"a.0.k"}), (std::vector<std::string>{"re:a\\.\\d+\\.q$"}));
   EXPECT_EQ(compact_names({"a.0.q", "a.1.q"}, {"a.2.q"}), (std::vector<std::string>{"a.0.q", "a.1.q"}));
+  EXPECT_EQ(compact_names({"a.0.e.0.q", "a.0.e.1.q"}, {"a.1.e.0.q"}),
+            (std::vector<std::string>{"re:a\\.0\\.e\\.\\d+\\.q$"}));
   EXPECT_EQ(compact_names({"lm_head"}, {}), (std::vector<std::string>{"lm_head"}));
 }
 
