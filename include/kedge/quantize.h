@@ -74,7 +74,7 @@ struct QuantizeOptions {
   double target_bits = 0;
   /// "layer": all experts of a layer share their bits; "model": those of all layers (transformers 5 reads nothing else);
   /// "expert": none.
-  std::string bits_per = "layer";
+  std::string bits_per = "model";
   std::string sensitivity = "both";  ///< "error", "kld", "routing", "both" (src/ptq/sensitivity.h)
 };
 

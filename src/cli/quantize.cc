@@ -41,7 +41,7 @@ constexpr Flag kFlags[] = {
      .minimum = 0,
      .maximum = 16},
     {.name = "bits-per",
-     .fallback = "layer",
+     .fallback = "model",
      .help = "with --target-bits: which experts share their bits: all of the model (transformers 5 reads nothing else), "
              "those of a layer, or none (kedge alone reads that)",
      .choices = "model|layer|expert"},
