@@ -48,7 +48,9 @@ struct QuantizeOptions {
   double damping = 0.01;                           ///< of GPTQ's Hessian, times the mean of its diagonal
   double gptaq_alpha = 1.0;                        ///< strength of GPTAQ's correction
   std::optional<bool> act_order;                   ///< columns by falling diagonal of the Hessian
-  std::string scale_search = "minmax";             ///< "minmax", "mse"
+  std::string scale_search;                        ///< "minmax", "mse", "full-range"; empty: the method's own
+  double routing_weight = 3;                       ///< of the method kedge: of later routers, against the prediction
+  double residual_weight = 0.5;                    ///< of the method kedge: share of earlier losses to make up for
   bool gate_weighted = false;                      ///< experts' Hessians weighted by the gate's scores
   std::string expert_fallback = "all-tokens";      ///< of experts with too few tokens: "all-tokens", "rtn", "error"
   std::int64_t min_expert_tokens = 128;

@@ -24,6 +24,8 @@ constexpr MethodKey kKeys[] = {
     {"damping", [](QuantizeOptions& o) -> MethodField { return &o.damping; }},
     {"act-order", [](QuantizeOptions& o) -> MethodField { return &o.act_order; }},
     {"scale-search", [](QuantizeOptions& o) -> MethodField { return &o.scale_search; }},
+    {"routing-weight", [](QuantizeOptions& o) -> MethodField { return &o.routing_weight; }},
+    {"residual-weight", [](QuantizeOptions& o) -> MethodField { return &o.residual_weight; }},
     {"gate-weighted", [](QuantizeOptions& o) -> MethodField { return &o.gate_weighted; }},
     {"expert-fallback", [](QuantizeOptions& o) -> MethodField { return &o.expert_fallback; }},
     {"min-expert-tokens", [](QuantizeOptions& o) -> MethodField { return &o.min_expert_tokens; }},

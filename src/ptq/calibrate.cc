@@ -1,6 +1,7 @@
 #include "ptq/calibrate.h"
 
 #include <memory>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -9,6 +10,7 @@
 #include "base/log.h"
 #include "model/checkpoint_source.h"
 #include "nn/embedding.h"
+#include "ptq/layers/output_metric.h"
 #include "ptq/methods.h"
 
 namespace kedge {
@@ -67,12 +69,21 @@ int quantize_layers(const CalibratedRun& run, LayerStore& store) {
   const ModelSpec spec = model_spec(run.checkpoint);
   const CheckpointSource source(run.checkpoint, spec);
   const std::unique_ptr<HiddenStates> original = embed(run, source, spec), quantized = embed(run, source, spec);
+  const LoadOptions options{detect_isa(), Numerics::consistent, Activations::fp32};
+  std::optional<OutputMetric> metric;
+  if (find_quant_method(run.recipe.method).shaped) {
+    note("measuring what errors cost later routers and the prediction");
+    const std::unique_ptr<HiddenStates> states = embed(run, source, spec);
+    metric.emplace(OutputMetric::Input{spec, source, options, run.threads, run.recipe.parameters.routing_weight,
+                                       run.data.seed, [&](int layer) { drop_layer(run, layer); }},
+                   *states);
+  }
   Progress progress("quantizing", spec.num_hidden_layers, "layers");
   int replayed = 0;
   for (int layer = 0; layer < spec.num_hidden_layers; ++layer) {
     throw_if_interrupted();
-    LayerInput input{spec, layer, source, {}, run.recipe, {detect_isa(), Numerics::consistent, Activations::fp32},
-                     run.threads, kept_tensors(run, layer)};
+    LayerInput input{spec, layer, source, {}, run.recipe, options, run.threads, kept_tensors(run, layer),
+                     metric ? &*metric : nullptr};
     for (const PlannedModule& module : run.plan.modules) {
       if (module.linear.layer == layer) input.modules.push_back(&module);
     }

@@ -11,16 +11,22 @@ namespace kedge {
 namespace {
 
 // The best of the methods without gradients: docs/quantization.md has the comparison.
-constexpr const char* kBestMethod = "gptaq";
+constexpr const char* kBestMethod = "kedge";
 
-bool is_auto(const QuantizeOptions& options) { return options.method == "auto"; }
+const QuantMethod& method_of(const QuantizeOptions& options) {
+  return find_quant_method(options.method == "auto" ? kBestMethod : options.method);
+}
 
 MethodParameters method_parameters(const QuantizeOptions& options) {
   MethodParameters parameters;
   parameters.damping = options.damping;
   parameters.gptaq_alpha = options.gptaq_alpha;
-  parameters.act_order = options.act_order.value_or(is_auto(options));
-  parameters.scale_search = parse_scale_method(options.scale_search);
+  parameters.act_order = options.act_order.value_or(false);
+  parameters.scale_search = !options.scale_search.empty() ? parse_scale_method(options.scale_search)
+                            : method_of(options).shaped   ? ScaleMethod::full_range
+                                                          : ScaleMethod::minmax;
+  parameters.routing_weight = options.routing_weight;
+  parameters.residual_weight = options.residual_weight;
   parameters.gate_weighted = options.gate_weighted;
   parameters.expert_fallback = parse_expert_fallback(options.expert_fallback);
   parameters.min_expert_tokens = options.min_expert_tokens;
@@ -58,10 +64,10 @@ TuneParameters tune_parameters(const QuantizeOptions& options) {
 Recipe make_recipe(const QuantizeOptions& options) {
   Recipe recipe;
   recipe.scheme = parse_scheme(options.scheme);
-  recipe.method = find_quant_method(is_auto(options) ? kBestMethod : options.method).name;
+  recipe.method = method_of(options).name;
   recipe.scale_dtype = parse_scale_dtype(options.scale_dtype);
   recipe.parameters = method_parameters(options);
-  recipe.refit.enabled = options.router_refit.value_or(is_auto(options));
+  recipe.refit.enabled = options.router_refit.value_or(method_of(options).shaped);
   recipe.refit.ridge = options.refit_ridge;
   recipe.refit.weighting = parse_refit_weighting(options.refit_weighting);
   recipe.refit.tau_margins = options.refit_tau_margins;

@@ -5,6 +5,7 @@
 #include "kedge/error.h"
 #include "ptq/methods/awq.h"
 #include "ptq/methods/gptq.h"
+#include "ptq/methods/kedge.h"
 #include "ptq/methods/rtn.h"
 
 namespace kedge {
@@ -19,6 +20,8 @@ constexpr QuantMethod kMethods[] = {
     {"gptq", "rounding with error feedback on the inputs' Hessian", MethodNeeds::calibration, false, false, gptq},
     {"gptaq", "GPTQ that matches the original's outputs from the quantized path's inputs", MethodNeeds::calibration,
      false, true, gptaq},
+    {"kedge", "error feedback over inputs and outputs, away from what later routers read, and the router refit",
+     MethodNeeds::calibration, false, true, round_for_routing, nullptr, true},
     {"autoround", "rounding and clipping of a whole layer tuned by the signs of gradients", MethodNeeds::torch, false,
      false, nullptr},
     {"topk-mse", "autoround with the error of the router's K largest logits (as EAC-MoE)", MethodNeeds::torch, false,
@@ -27,8 +30,6 @@ constexpr QuantMethod kMethods[] = {
      MethodNeeds::torch, false, false, nullptr},
     {"vsraq", "autoround with the values, order and top-k boundary of this router and the next (VSRAQ-style)",
      MethodNeeds::torch, false, false, nullptr},
-    {"kedge", "what of all this keeps most tokens with their experts, and the router refit", MethodNeeds::torch, false,
-     false, nullptr},
 };
 
 }  // namespace

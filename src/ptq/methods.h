@@ -28,6 +28,7 @@ struct MethodInput {
   const MethodParameters* parameters = nullptr;
   const ExecContext* ctx = nullptr;            ///< of a method that needs calibration
   Isa isa = Isa::scalar;
+  const float* output_factor = nullptr;  ///< L [rows, rows] of ptq/layers/output_metric.h; null: outputs count alike
 };
 
 struct BlockFold;   // ptq/layers/fold.h
@@ -42,6 +43,7 @@ struct QuantMethod {
   QuantTensor (*quantize)(const MethodInput& input);  ///< null: a LayerTuner's method
   /// Changes the block to an equal one before anything of it is quantized; null: it stays as it is.
   std::vector<FoldReport> (*fold)(const BlockFold& block) = nullptr;
+  bool shaped = false;  ///< wants InputStatistics::residual and MethodInput::output_factor
 };
 
 std::span<const QuantMethod> quant_methods() noexcept;

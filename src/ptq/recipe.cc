@@ -32,8 +32,8 @@ bool glob_matches(std::string_view pattern, std::string_view name) {
   return p == pattern.size();
 }
 
-constexpr std::pair<const char*, ScaleMethod> kScaleMethods[] = {{"minmax", ScaleMethod::minmax},
-                                                                  {"mse", ScaleMethod::mse}};
+constexpr std::pair<const char*, ScaleMethod> kScaleMethods[] = {
+    {"minmax", ScaleMethod::minmax}, {"mse", ScaleMethod::mse}, {"full-range", ScaleMethod::full_range}};
 constexpr std::pair<const char*, std::optional<DType>> kScaleDTypes[] = {
     {"auto", std::nullopt}, {"float32", DType::f32}, {"float16", DType::f16}, {"bfloat16", DType::bf16}};  // torch's
 constexpr std::pair<const char*, ExpertFallback> kFallbacks[] = {
@@ -105,7 +105,12 @@ Json Recipe::to_json() const {
   if (needs == MethodNeeds::torch) add_tuning(json, tune, parameters);
   if (needs == MethodNeeds::calibration) {
     json["damping"] = parameters.damping;
-    json["act_order"] = parameters.act_order;
+    if (find_quant_method(method).shaped) {
+      json["routing_weight"] = parameters.routing_weight;
+      json["residual_weight"] = parameters.residual_weight;
+    } else {
+      json["act_order"] = parameters.act_order;
+    }
     if (find_quant_method(method).asymmetric) json["gptaq_alpha"] = parameters.gptaq_alpha;
     json["gate_weighted"] = parameters.gate_weighted;
     json["expert_fallback"] = expert_fallback_name(parameters.expert_fallback);

@@ -38,7 +38,7 @@ struct Override {
 
 /// Experts that see too few calibration tokens: calibrated on all tokens of their layer, rounded to nearest, or refused.
 enum class ExpertFallback { all_tokens, rtn, error };
-const char* scale_method_name(ScaleMethod method) noexcept;  ///< "minmax", "mse"
+const char* scale_method_name(ScaleMethod method) noexcept;  ///< "minmax", "mse", "full-range"
 ScaleMethod parse_scale_method(std::string_view name);       ///< Error(usage)
 const char* expert_fallback_name(ExpertFallback fallback) noexcept;  ///< "all-tokens", "rtn", "error"
 ExpertFallback parse_expert_fallback(std::string_view name);         ///< Error(usage)
@@ -49,6 +49,8 @@ struct MethodParameters {
   bool act_order = false;
   double gptaq_alpha = 1.0;  ///< strength of GPTAQ's correction for the difference between the paths
   ScaleMethod scale_search = ScaleMethod::minmax;
+  double routing_weight = 3;   ///< ratio of ptq/layers/output_metric.h
+  double residual_weight = 0.5;  ///< of what the residual stream lost, the share that a layer is to make up for
   bool gate_weighted = false;  ///< Hessians of experts weighted by the gate's score
   ExpertFallback expert_fallback = ExpertFallback::all_tokens;
   std::int64_t min_expert_tokens = 128;

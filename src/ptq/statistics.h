@@ -14,6 +14,9 @@ struct InputStatistics {
   bool all_tokens = false;   ///< an expert with too few tokens of its own: over all tokens instead
   std::vector<float> gram;   ///< [K, K], sum c x x^T; the upper triangle alone
   std::vector<float> cross;  ///< [K, K], sum c (x~ - x) x^T; empty unless the method asks (GPTAQ)
+  /// [N, K], sum d x^T with d [N] what the outputs should carry besides: empty unless the method asks for it and the
+  /// linear writes to the residual stream.
+  std::vector<float> residual;
 };
 
 }  // namespace kedge

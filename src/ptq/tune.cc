@@ -33,7 +33,6 @@ constexpr TunePreset kPresets[] = {
     {"topk-mse", "mse=1,topk-mse=0.1", TuneRouter::same, false},
     {"eaquant-kl", "mse=1,kl=0.1", TuneRouter::same, false},
     {"vsraq", "mse=1,value=0.1,order=0.05,boundary=0.05", TuneRouter::both, false},
-    {"kedge", "mse=1,value=0.05,order=0.025,boundary=0.025", TuneRouter::both, true},
 };
 
 WeightedTerm parse_term(std::string_view part, std::string_view whole) {

@@ -68,10 +68,16 @@ struct CodeRange {
   float lo, hi;
 };
 
-GroupScale scale_of_range(Range range, const QuantArgs& args, DType dtype) noexcept {
+float exact_scale(Range range, const QuantArgs& args, ScaleMethod method) noexcept {
   const auto steps = static_cast<float>(args.max_code());
+  if (!args.symmetric) return (range.max - range.min) / steps;
+  if (method != ScaleMethod::full_range) return std::max(-range.min, range.max) / (steps / 2);
+  return (range.max < -range.min ? -range.min : -range.max) / static_cast<float>(args.mid_code());
+}
+
+GroupScale scale_of_range(Range range, const QuantArgs& args, DType dtype, ScaleMethod method) noexcept {
   const CodeRange codes(args);
-  const float exact = args.symmetric ? std::max(-range.min, range.max) / (steps / 2) : (range.max - range.min) / steps;
+  const float exact = exact_scale(range, args, method);
   GroupScale group{storable_scale(exact, dtype), 0};
   if (!args.symmetric && exact != 0) {
     group.zero = round_even(clamp(codes.lo - range.min / exact, codes.lo, codes.hi));
@@ -110,13 +116,13 @@ float group_error(const float* w, std::int64_t n, const QuantArgs& args, GroupSc
 GroupScale find_scale(const float* w, std::int64_t count, const QuantArgs& args, DType scale_dtype,
                       const ScaleSearch& search, const float* importance) noexcept {
   const Range range = range_of(w, count);
-  GroupScale best = scale_of_range(range, args, scale_dtype);
-  if (search.method == ScaleMethod::minmax) return best;
+  GroupScale best = scale_of_range(range, args, scale_dtype, search.method);
+  if (search.method != ScaleMethod::mse) return best;
   float least = group_error(w, count, args, best, importance);
   const int steps = static_cast<int>(search.max_shrink * search.grid);
   for (int i = 1; i < steps; ++i) {
     const float shrink = 1.0f - static_cast<float>(i) / static_cast<float>(search.grid);
-    const GroupScale group = scale_of_range({range.min * shrink, range.max * shrink}, args, scale_dtype);
+    const GroupScale group = scale_of_range({range.min * shrink, range.max * shrink}, args, scale_dtype, search.method);
     const float error = group_error(w, count, args, group, importance);
     if (error < least) {
       least = error;

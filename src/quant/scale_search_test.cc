@@ -76,6 +76,32 @@ TEST(ScaleSearch, FindsTheLeastSquareOfTheGrid) {
   EXPECT_GE(shrunk, 24) << "of 48";
 }
 
+TEST(ScaleSearch, FullRangeGivesTheLargerExtremeTheOutermostCode) {
+  ScaleSearch search;
+  search.method = ScaleMethod::full_range;
+  const QuantArgs args{3, true, QuantStrategy::group, 4};
+  const std::vector<float> w = {1.0f, -0.5f, 0.25f, 0.0f, -1.0f, 0.5f, 0.25f, 0.75f};
+  const QuantTensor q = quantize_rtn(w, 1, 8, args, DType::f32, search);
+  EXPECT_EQ(q.scales, (std::vector<float>{-0.25f, 0.25f}));
+  EXPECT_EQ(q.codes, (std::vector<std::uint8_t>{0, 6, 3, 4, 0, 6, 5, 7}));
+
+  // A finer grid than minmax's: a smaller error wherever the other extreme is not nearly as large.
+  const std::vector<float> wide = heavy_tailed(4096, 3);
+  const QuantArgs grouped{3, true, QuantStrategy::group, 128};
+  const auto error = [&](const ScaleSearch& how) {
+    std::vector<float> decoded(wide.size());
+    dequantize(quantize_rtn(wide, 1, 4096, grouped, DType::f32, how), decoded);
+    double sum = 0;
+    for (std::size_t i = 0; i < wide.size(); ++i) sum += (double(decoded[i]) - wide[i]) * (double(decoded[i]) - wide[i]);
+    return sum;
+  };
+  EXPECT_LT(error(search), 0.9 * error({}));
+
+  const QuantArgs asymmetric{3, false, QuantStrategy::group, 128};
+  EXPECT_EQ(quantize_rtn(wide, 1, 4096, asymmetric, DType::f32, search).codes,
+            quantize_rtn(wide, 1, 4096, asymmetric, DType::f32).codes);
+}
+
 TEST(ScaleSearch, LeavesAGroupOfZerosAlone) {
   const std::vector<float> w(64, 0.0f);
   ScaleSearch search;

@@ -143,6 +143,24 @@ TEST(FakeQuant, SameBitsOnEveryIsaAndDecodedAsTuned) {
   }
 }
 
+// What tuning starts from is the grid that quantize_rtn calls full range.
+TEST(FakeQuant, UntunedItIsRoundToNearestOfTheFullRange) {
+  for (const int bits : {2, 3, 4, 8}) {
+    const QuantArgs args{bits, true, QuantStrategy::group, 32};
+    const Subject s(args, DType::bf16, 40, 32, true, 9);
+    FakeQuantMatrix untuned = s.matrix;
+    std::vector<float> none(static_cast<std::size_t>(untuned.groups * untuned.group)), one(static_cast<std::size_t>(untuned.groups), 1.0f);
+    untuned.rounding = none.data();
+    untuned.alpha = untuned.beta = one.data();
+    ScaleSearch search;
+    search.method = ScaleMethod::full_range;
+    const QuantTensor q = encode_fake_quantized(detect_isa(), untuned, 20, 64);
+    const QuantTensor expected = quantize_rtn({untuned.weights, none.size()}, 20, 64, args, DType::bf16, search);
+    EXPECT_EQ(q.scales, expected.scales);
+    EXPECT_EQ(q.codes, expected.codes);
+  }
+}
+
 TEST(FakeQuant, GroupsOfZerosAndOfOneSignStayFinite) {
   for (const QuantArgs& args : {kSymmetric, kAsymmetric}) {
     for (const float value : {0.0f, 0.5f, -0.5f}) {

@@ -42,6 +42,7 @@ struct Job {
   GptqKernel columns;
   ProductKernel product;
   const std::int32_t* group_of;  ///< [cols] by position
+  const float* weights;          ///< [rows, cols]
   QuantTensor& tensor;
   double* row_errors;
 };
@@ -49,13 +50,13 @@ struct Job {
 /// One panel of rows.
 class Panel {
  public:
-  Panel(const Job& job, std::int64_t first, const Scratch& scratch)
+  Panel(const Job& job, std::int64_t first, std::int64_t rows, const Scratch& scratch)
       : job_(job),
         input_(job.input),
         tensor_(job.tensor),
         s_(scratch),
         first_(first),
-        rows_(std::min(kGptqRows, input_.rows - first)),
+        rows_(rows),
         group_(input_.args.group_for(input_.cols)) {}
 
   void run() {
@@ -92,7 +93,7 @@ class Panel {
     std::fill_n(s_.w, input_.cols * kGptqRows, 0.0f);
     for (std::int64_t begin = 0; begin < input_.cols; begin += kRun) {
       for (std::int64_t r = 0; r < rows_; ++r) {
-        const float* source = input_.weights.data() + (first_ + r) * input_.cols;
+        const float* source = job_.weights + (first_ + r) * input_.cols;
         for (std::int64_t p = begin; p < std::min(input_.cols, begin + kRun); ++p) {
           s_.w[p * kGptqRows + r] = source[column(p)];
         }
@@ -107,8 +108,9 @@ class Panel {
   void find_scales(std::int64_t g, bool original) noexcept {
     const std::int64_t groups = input_.cols / group_, begin = g * group_;
     const float* importance = input_.search.importance.empty() ? nullptr : input_.search.importance.data() + begin;
+    const float* source = input_.scales_of.empty() ? job_.weights : input_.scales_of.data();
     for (std::int64_t r = 0; r < rows_; ++r) {
-      const float* w = input_.weights.data() + (first_ + r) * input_.cols + begin;
+      const float* w = source + (first_ + r) * input_.cols + begin;
       if (!original) {
         for (std::int64_t k = 0; k < group_; ++k) s_.run[k] = s_.w[(begin + k) * kGptqRows + r];
         w = s_.run;
@@ -194,9 +196,67 @@ void check(const GptqInput& in) {
   KEDGE_CHECK(in.args.num_bits >= 2 && in.args.num_bits <= 8 && group > 0 && in.cols % group == 0);
   KEDGE_CHECK(in.factor != nullptr);
   KEDGE_CHECK(in.order.empty() || static_cast<std::int64_t>(in.order.size()) == in.cols);
+  KEDGE_CHECK(in.scales_of.empty() || (in.scales_of.size() == in.weights.size() && !in.order.empty()));
   KEDGE_CHECK(in.search.importance.empty() || static_cast<std::int64_t>(in.search.importance.size()) == in.cols);
   KEDGE_CHECK(in.scale_dtype == DType::f32 || in.scale_dtype == DType::bf16 || in.scale_dtype == DType::f16);
 }
+
+/// Rows of one step with an output factor: few where the matrix is small, so that most rows see most others.
+std::int64_t step_rows(std::int64_t rows) noexcept { return std::clamp<std::int64_t>(rows / 32, 4, kGptqRows); }
+
+/// Rows from last to first, each step against what the rows after it have done.
+class OutputOrder {
+ public:
+  OutputOrder(const ExecContext& ctx, Isa isa, const Job& job, std::vector<float>& shifted)
+      : ctx_(ctx),
+        job_(job),
+        input_(job.input),
+        isa_(isa),
+        shifted_(shifted),
+        errors_(input_.weights.size()) {}
+
+  void run(const Scratch& scratch) {
+    const std::int64_t step = step_rows(input_.rows);
+    for (std::int64_t end = input_.rows; end > 0;) {
+      const std::int64_t begin = std::max<std::int64_t>(0, end - step);
+      shift(begin, end);
+      Panel(job_, begin, end - begin, scratch).run();
+      for (std::int64_t r = begin; r < end; ++r) note_error(r);
+      end = begin;
+    }
+  }
+
+ private:
+  /// Rows [begin, end) of the weights less L^T E of the rows from `end` on.
+  void shift(std::int64_t begin, std::int64_t end) {
+    if (end == input_.rows) return;
+    ProductTile t;
+    t.a = input_.output_factor + end * input_.rows + begin;
+    t.a_k = input_.rows;
+    t.b = errors_.data() + end * input_.cols;
+    t.b_k = input_.cols;
+    t.k = input_.rows - end;
+    t.m = end - begin;
+    t.n = input_.cols;
+    t.c = shifted_.data() + begin * input_.cols;
+    t.ldc = input_.cols;
+    t.subtract = true;
+    product(ctx_, isa_, t);
+  }
+
+  void note_error(std::int64_t row) {
+    float* out = errors_.data() + row * input_.cols;
+    dequantize_row(job_.tensor, row, out);
+    for (std::int64_t k = 0; k < input_.cols; ++k) out[k] -= input_.weights[static_cast<std::size_t>(row * input_.cols + k)];
+  }
+
+  const ExecContext& ctx_;
+  const Job& job_;
+  const GptqInput& input_;
+  Isa isa_;
+  std::vector<float>& shifted_;
+  std::vector<float> errors_;  ///< E [rows, cols]
+};
 
 }  // namespace
 
@@ -222,11 +282,21 @@ GptqResult gptq(const ExecContext& ctx, Isa isa, const GptqInput& input) {
   std::vector<Scratch> scratch;
   for (int i = 0; i < ctx.threads.size(); ++i) scratch.emplace_back(ctx.scratch, input.cols, group);
   std::vector<double> row_errors(static_cast<std::size_t>(input.rows));
-  const Job job{input, gptq_kernel(isa), product_kernel(isa), group_of, q, row_errors.data()};
+  std::vector<float> shifted;
+  if (input.output_factor != nullptr) shifted.assign(input.weights.begin(), input.weights.end());
+  const Job job{input,  gptq_kernel(isa),
+                product_kernel(isa), group_of,
+                shifted.empty() ? input.weights.data() : shifted.data(), q, row_errors.data()};
+  if (input.output_factor != nullptr) {
+    OutputOrder(ctx, isa, job, shifted).run(scratch.front());
+    result.error = std::accumulate(row_errors.begin(), row_errors.end(), 0.0);
+    return result;
+  }
   const std::int64_t panels = (input.rows + kGptqRows - 1) / kGptqRows;
   ctx.threads.parallel_for(panels, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
     for (std::int64_t panel = begin; panel < end; ++panel) {
-      Panel(job, panel * kGptqRows, scratch[static_cast<std::size_t>(thread)]).run();
+      const std::int64_t first = panel * kGptqRows;
+      Panel(job, first, std::min(kGptqRows, input.rows - first), scratch[static_cast<std::size_t>(thread)]).run();
     }
   });
   result.error = std::accumulate(row_errors.begin(), row_errors.end(), 0.0);

@@ -15,6 +15,12 @@
 //
 // A group's scale and zero point come from its weights as they stand when its first column is reached. With `order`
 // they come from the original weights before anything is rounded, so that a group stays a run of neighbouring columns.
+//
+// With `output_factor` the error also counts per output: G = L D L^T, L unit lower triangular, says what errors of the
+// outputs together cost, tr(G E H E^T) with E = W^ - W = sum_r D_rr |(L^T E)_r|^2_H. Rows are rounded from the last to
+// the first, some at a time, each against w_r - sum_{s > r} L_sr E_s, so that their errors cancel where G is large. Rows
+// of one step do not see each other. (Kronecker-factored curvature in rounding: YAQA, arXiv 2505.22988.)
+//
 // Codes, scales and zero points are those of quantize_rtn (quant/quant_tensor.h); with U = 1 so is the result.
 //
 // Consistent arithmetic: per weight one fp32 FMA chain over i ascending (with P: alternating within a block, then per
@@ -32,13 +38,15 @@
 namespace kedge {
 
 struct GptqInput {
-  std::span<const float> weights;  ///< [rows, cols], finite
+  std::span<const float> weights;  ///< [rows, cols], finite: what the codes are to come near to
   std::int64_t rows = 0, cols = 0;
   QuantArgs args;
   DType scale_dtype = DType::bf16;
   const float* factor = nullptr;             ///< U [cols, cols]; of the permuted Hessian when there is an order
   const float* asymmetric = nullptr;         ///< P [cols, cols], read above the diagonal, permuted likewise; null: GPTQ
   std::span<const std::int32_t> order = {};  ///< position p is column order[p]; empty: as they stand
+  const float* output_factor = nullptr;      ///< L [rows, rows], read below the diagonal; null: outputs count alike
+  std::span<const float> scales_of = {};  ///< [rows, cols]: takes the scales of these; needs an order; empty: of `weights`
   ScaleSearch search = {};                   ///< importance per column of `weights`
 };
 

@@ -321,6 +321,92 @@ TEST(Gptq, AsymmetricTermComesCloserToTheOriginalOutput) {
   }
 }
 
+/// G of a few directions that count and of all others a little, and its unit lower triangular factor.
+struct OutputMetricOf {
+  Matrix factor;
+  std::vector<double> metric;  ///< [rows, rows]
+
+  OutputMetricOf(std::int64_t rows, std::uint64_t seed)
+      : factor(static_cast<std::size_t>(rows * rows)), metric(factor.size()) {
+    Rng rng(seed);
+    for (int direction = 0; direction < 8; ++direction) {
+      std::vector<double> g;
+      for (std::int64_t i = 0; i < rows; ++i) g.push_back(rng.normal());
+      for (std::int64_t i = 0; i < rows * rows; ++i) metric[i] += g[i / rows] * g[i % rows];
+    }
+    for (std::int64_t i = 0; i < rows; ++i) metric[i * rows + i] += 0.5;
+    std::vector<double> d(static_cast<std::size_t>(rows)), l(metric.size());
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t j = 0; j <= i; ++j) {
+        double sum = metric[i * rows + j];
+        for (std::int64_t k = 0; k < j; ++k) sum -= l[i * rows + k] * d[k] * l[j * rows + k];
+        if (i == j) d[i] = sum;
+        l[i * rows + j] = i == j ? 1 : sum / d[j];
+        factor[i * rows + j] = static_cast<float>(l[i * rows + j]);
+      }
+    }
+  }
+};
+
+/// tr(G E H E^T).
+double shaped_error(const Problem& p, const OutputMetricOf& outputs, const QuantTensor& q) {
+  Matrix e(p.weights.size());
+  dequantize(q, e);
+  for (std::size_t i = 0; i < e.size(); ++i) e[i] -= p.weights[i];
+  std::vector<double> eh(e.size());
+  for (std::int64_t r = 0; r < p.rows; ++r) {
+    for (std::int64_t i = 0; i < p.cols; ++i) {
+      for (std::int64_t j = 0; j < p.cols; ++j) eh[r * p.cols + j] += double(e[r * p.cols + i]) * p.hessian[i * p.cols + j];
+    }
+  }
+  double sum = 0;
+  for (std::int64_t r = 0; r < p.rows; ++r) {
+    for (std::int64_t s = 0; s < p.rows; ++s) {
+      double product = 0;
+      for (std::int64_t j = 0; j < p.cols; ++j) product += eh[r * p.cols + j] * e[s * p.cols + j];
+      sum += outputs.metric[r * p.rows + s] * product;
+    }
+  }
+  return sum;
+}
+
+TEST(Gptq, OutputFactorLowersTheErrorThatItStandsFor) {
+  const Problem p = correlated(70, 384, 15);
+  const OutputMetricOf outputs(p.rows, 16);
+  ThreadPool one(1), three(3);
+  Arena scratch, scratch3;
+  for (int bits : {2, 3, 4}) {
+    const Options options{{bits, true, QuantStrategy::group, 128}, DType::bf16, true};
+    const Prepared prepared = prepare({one, scratch}, detect_isa(), p, true, 0);
+    GptqInput in = make_input(p, options, prepared);
+    const QuantTensor plain = gptq({one, scratch}, detect_isa(), in).tensor;
+    in.output_factor = outputs.factor.data();
+    const QuantTensor shaped = gptq({one, scratch}, detect_isa(), in).tensor;
+    EXPECT_LT(shaped_error(p, outputs, shaped), 0.75 * shaped_error(p, outputs, plain)) << bits;
+    for (Isa isa : available_isas()) expect_same(gptq({three, scratch3}, isa, in).tensor, shaped, isa_name(isa));
+
+    Matrix identity(outputs.factor.size());
+    for (std::int64_t i = 0; i < p.rows; ++i) identity[i * p.rows + i] = 1;
+    in.output_factor = identity.data();
+    expect_same(gptq({three, scratch3}, detect_isa(), in).tensor, plain, "outputs that count alike");
+  }
+}
+
+TEST(Gptq, ScalesOfOtherWeights) {
+  const Problem p = correlated(20, 256, 17);
+  Matrix moved = p.weights;
+  for (float& w : moved) w *= 1.5f;
+  ThreadPool pool(2);
+  Arena scratch;
+  const Options options{{4, true, QuantStrategy::group, 128}, DType::bf16, true};
+  const Prepared prepared = prepare({pool, scratch}, detect_isa(), p, true, 0);
+  GptqInput in = make_input(p, options, prepared);
+  in.weights = moved;
+  in.scales_of = p.weights;
+  const QuantTensor q = gptq({pool, scratch}, detect_isa(), in).tensor;
+  EXPECT_EQ(q.scales, quantize_rtn(p.weights, p.rows, p.cols, options.args, DType::bf16).scales);
+}
+
 TEST(Gptq, OrderIsStableAndDescending) {
   const float diagonal[] = {1, 3, 2, 3, 0};
   EXPECT_EQ(descending_order(diagonal), (std::vector<std::int32_t>{1, 3, 2, 0, 4}));

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "base/cpu.h"
+#include "base/exec.h"
 
 namespace kedge {
 
@@ -35,6 +36,9 @@ struct ProductTile {
 
 using ProductKernel = void (*)(const ProductTile&) noexcept;
 ProductKernel product_kernel(Isa isa) noexcept;
+
+/// Tiles of a product with any m and n, in parallel; scratch and upper are not read. Scratch: 512 KiB per thread.
+void product(const ExecContext& ctx, Isa isa, const ProductTile& whole);
 
 void product_tile_scalar(const ProductTile&) noexcept;
 void product_tile_avx2(const ProductTile&) noexcept;

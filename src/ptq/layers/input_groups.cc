@@ -16,18 +16,19 @@ struct Place {
   std::string_view part;    ///< the last name of a module
   std::string_view reads;   ///< the part that stands for its input
   std::size_t wave;
+  bool writes_residual = false;
 };
 
 constexpr std::array kAttention = {
     Place{"q_proj", "q_proj", 0},     Place{"k_proj", "q_proj", 0},
     Place{"v_proj", "q_proj", 0},     Place{"q_a_proj", "q_a_proj", 0},
     Place{"q_b_proj", "q_b_proj", 1}, Place{"kv_a_proj_with_mqa", "kv_a_proj_with_mqa", 0},
-    Place{"kv_b_proj", "kv_b_proj", 1}, Place{"o_proj", "o_proj", 2},
+    Place{"kv_b_proj", "kv_b_proj", 1}, Place{"o_proj", "o_proj", 2, true},
 };
 constexpr std::array kFfn = {
     Place{"gate_proj", "gate_proj", 0},
     Place{"up_proj", "gate_proj", 0},
-    Place{"down_proj", "down_proj", 1},
+    Place{"down_proj", "down_proj", 1, true},
 };
 constexpr std::size_t kWaves = 3;
 
@@ -57,7 +58,7 @@ std::vector<Wave> input_waves(const std::vector<const PlannedModule*>& modules, 
     const std::string observed = linear.canonical.substr(0, dot + 1) + std::string(place.reads);
     Wave& wave = waves[place.wave];
     auto at = std::find_if(wave.begin(), wave.end(), [&](const InputGroup& g) { return g.observed == observed; });
-    if (at == wave.end()) at = wave.insert(wave.end(), {kind, observed, linear.expert, {}});
+    if (at == wave.end()) at = wave.insert(wave.end(), {kind, observed, linear.expert, place.writes_residual, {}});
     at->modules.push_back(module);
   }
   std::erase_if(waves, [](const Wave& wave) { return wave.empty(); });

@@ -22,6 +22,7 @@ struct InputGroup {
   Kind kind = Kind::linear;
   std::string observed;
   int expert = -1;
+  bool writes_residual = false;  ///< the modules' outputs are added to the residual stream
   std::vector<const PlannedModule*> modules;
 };
 

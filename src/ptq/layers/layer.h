@@ -16,6 +16,8 @@
 
 namespace kedge {
 
+class OutputMetric;  // ptq/layers/output_metric.h
+
 struct LayerInput {
   const ModelSpec& spec;       ///< of the whole model
   int layer = 0;
@@ -25,6 +27,7 @@ struct LayerInput {
   LoadOptions options;         ///< consistent, fp32 activations
   ThreadPool& threads;
   std::map<std::string, DType, std::less<>> kept;  ///< the file's types of this layer's other tensors, canonical names
+  const OutputMetric* metric = nullptr;            ///< of a method that is shaped
 };
 
 struct LayerOutput {

@@ -13,6 +13,7 @@
 #include "ptq/layers/layer.h"
 #include "ptq/layers/layer_pass.h"
 #include "ptq/layers/observer.h"
+#include "ptq/layers/output_metric.h"
 #include "ptq/layers/overlay_source.h"
 #include "ptq/layers/router_refit.h"
 #include "ptq/methods.h"
@@ -45,7 +46,7 @@ class LayerQuantizer {
   void take(const LayerOutput& output);
   void fold(std::size_t block);
   void quantize_block(std::size_t block);
-  void quantize_module(const PlannedModule& module, const InputStatistics* inputs);
+  void quantize_module(const PlannedModule& module, const InputStatistics* inputs, const float* output_factor);
   void check_coverage(std::size_t block);
   void refit(std::size_t block);
   void advance(std::size_t block);
@@ -70,14 +71,15 @@ void LayerQuantizer::take(const LayerOutput& output) {
   }
 }
 
-void LayerQuantizer::quantize_module(const PlannedModule& module, const InputStatistics* inputs) {
+void LayerQuantizer::quantize_module(const PlannedModule& module, const InputStatistics* inputs,
+                                     const float* output_factor) {
   const LinearRef& linear = module.linear;
   const Tensor weight = overlay_.plain(linear.canonical, linear.rows, linear.cols);
   const std::span<const float> values(weight.data<float>(), static_cast<std::size_t>(weight.size()));
   check_finite(values, linear.module);
   const ExecContext ctx = pass_.context();
   MethodInput method_input{values,  linear.rows, linear.cols, *module.args, module.scale_dtype(),
-                           inputs,  &input_.recipe.parameters, &ctx, input_.options.isa};
+                           inputs,  &input_.recipe.parameters, &ctx, input_.options.isa, output_factor};
   QuantTensor quantized = method_.quantize(method_input);
   Json& log = log_["modules"][linear.module];
   log["error"] = to_json(module_error(values, quantized));
@@ -94,14 +96,14 @@ void LayerQuantizer::quantize_module(const PlannedModule& module, const InputSta
 void LayerQuantizer::check_coverage(std::size_t block) {
   const Observation observation{input_, pass_, overlay_, block, original_, quantized_, false};
   const std::vector<std::int64_t> counts = count_expert_tokens(observation);
-  Json& log = log_["expert_tokens"] = counts;
+  log_["expert_tokens"] = counts;
   std::int64_t starved = 0;
   for (const std::int64_t count : counts) starved += count < input_.recipe.parameters.min_expert_tokens;
   if (starved == 0) return;
   log_["starved_experts"] = starved;
   if (input_.recipe.parameters.expert_fallback != ExpertFallback::error) return;
   throw Error(ErrorCode::usage,
-              fmt::format("{} of {} experts of layer {} see fewer than {} calibration tokens", starved, log.size(),
+              fmt::format("{} of {} experts of layer {} see fewer than {} calibration tokens", starved, counts.size(),
                           input_.layer, input_.recipe.parameters.min_expert_tokens),
               "enough tokens for every expert",
               "calibrate on more or other text (--balance helps), or choose --expert-fallback all-tokens or rtn");
@@ -116,16 +118,22 @@ void LayerQuantizer::fold(std::size_t block) {
 void LayerQuantizer::quantize_block(std::size_t block) {
   const bool needs_data = method_.needs != MethodNeeds::nothing;
   if (needs_data && is_moe(block)) check_coverage(block);
+  std::vector<float> factor;
+  if (input_.metric != nullptr) {
+    factor = input_.metric->factor(pass_.context(), input_.options.isa, input_.layer, !is_attention(block));
+  }
   for (const Wave& wave : input_waves(input_.modules, is_attention(block))) {
     throw_if_interrupted();
     std::vector<InputStatistics> statistics;
     if (needs_data) {
-      const Observation observation{input_, pass_, overlay_, block, original_, quantized_, method_.asymmetric};
+      const Observation observation{input_,     pass_,      overlay_,           block,
+                                    original_, quantized_, method_.asymmetric, method_.shaped};
       statistics = observe(observation, wave);
     }
     for (std::size_t g = 0; g < wave.size(); ++g) {
       for (const PlannedModule* module : wave[g].modules) {
-        quantize_module(*module, needs_data ? &statistics[g] : nullptr);
+        quantize_module(*module, needs_data ? &statistics[g] : nullptr,
+                        wave[g].writes_residual && !factor.empty() ? factor.data() : nullptr);
       }
       if (needs_data) statistics[g] = {};  // as large as the weights themselves
     }

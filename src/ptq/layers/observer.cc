@@ -44,9 +44,15 @@ class WaveObserver {
     const float* weights = nullptr;
     const std::int32_t* row_ids = nullptr;
     std::int64_t count = 0;
+    const float* lost = nullptr;  ///< [count, N]: what the outputs should carry besides; null: nothing
   };
   void add_rows(std::size_t group, const Rows& rows);
-  void add_experts(const ExecContext& ctx, Capture& quantized, Capture* original);
+  /// What the stream lost before the block [chunk rows, H], times the share to make up for; null where nobody asks.
+  float* lost_before(const ExecContext& ctx, const LayerPass::Chunk& chunk) const;
+  /// The same by pair [P, H]: a token's experts share it by their weights.
+  float* lost_by_pair(const ExecContext& ctx, const float* lost, const Capture& quantized,
+                      const TokenPermutation& permutation) const;
+  void add_experts(const ExecContext& ctx, Capture& quantized, Capture* original, const float* lost);
   void add_starved(const ExecContext& ctx, Capture& quantized, Capture* original);
   void flush(const ExecContext& ctx);
   /// The original experts' intermediate rows for given inputs and pairs, into out [P, I].
@@ -74,6 +80,9 @@ WaveObserver::WaveObserver(const Observation& o, const Wave& wave) : o_(o), wave
     statistics.size = size;
     statistics.gram.resize(static_cast<std::size_t>(size * size));
     if (o.cross) statistics.cross.resize(static_cast<std::size_t>(size * size));
+    if (o.residual && group.writes_residual) {
+      statistics.residual.resize(static_cast<std::size_t>(group.modules.front()->linear.rows * size));
+    }
     if (group.kind == Kind::linear) linears_.insert(group.observed);
   }
   quantized_block_ = o.pass.build(o.quantized_source, o.block);
@@ -98,8 +107,43 @@ void WaveObserver::add_rows(std::size_t group, const Rows& rows) {
   if (rows.count == 0) return;
   const std::int64_t n = s.size;
   jobs_.push_back({rows.x, n, nullptr, 0, rows.weights, rows.row_ids, rows.count, n, n, s.gram.data(), n});
+  if (rows.lost != nullptr && !s.residual.empty()) {
+    const std::int64_t outputs = static_cast<std::int64_t>(s.residual.size()) / n;
+    jobs_.push_back({rows.lost, outputs, rows.x, n, rows.weights, nullptr, rows.count, outputs, n, s.residual.data(), n});
+  }
   if (!o_.cross) return;
   jobs_.push_back({rows.difference, n, rows.x, n, rows.weights, rows.row_ids, rows.count, n, n, s.cross.data(), n});
+}
+
+float* WaveObserver::lost_before(const ExecContext& ctx, const LayerPass::Chunk& chunk) const {
+  const bool asked = std::any_of(statistics_.begin(), statistics_.end(), [](const auto& s) { return !s.residual.empty(); });
+  if (!asked) return nullptr;
+  const std::int64_t count = chunk.rows * o_.original.hidden_size();
+  float* out = ctx.scratch.take<float>(count);
+  const float *a = o_.original.row(chunk.first_row), *b = o_.quantized.row(chunk.first_row);
+  const auto share = static_cast<float>(o_.input.recipe.parameters.residual_weight) /
+                     o_.pass.spec().blocks[o_.block].residual_scale;
+  for (std::int64_t i = 0; i < count; ++i) out[i] = share * (a[i] - b[i]);
+  return out;
+}
+
+float* WaveObserver::lost_by_pair(const ExecContext& ctx, const float* lost, const Capture& quantized,
+                                  const TokenPermutation& permutation) const {
+  const std::int64_t hidden = quantized.moe.size, k = permutation.top_k;
+  float* out = ctx.scratch.take<float>(permutation.tokens * k * hidden);
+  ctx.threads.parallel_for(permutation.tokens, 64, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const float* weights = quantized.expert_weights.data() + t * k;
+      float squares = 0;  // the least change that makes up for it: least squares over the token's experts
+      for (std::int64_t s = 0; s < k; ++s) squares += weights[s] * weights[s];
+      for (std::int64_t s = 0; s < k; ++s) {
+        float* to = out + permutation.pair_of[static_cast<std::size_t>(t * k + s)] * hidden;
+        const float share = squares > 0 ? weights[s] / squares : 0;
+        for (std::int64_t i = 0; i < hidden; ++i) to[i] = share * lost[t * hidden + i];
+      }
+    }
+  });
+  return out;
 }
 
 void WaveObserver::flush(const ExecContext& ctx) {
@@ -118,7 +162,7 @@ void WaveObserver::intermediate_of(const ExecContext& ctx, const PackedExperts& 
   moe_ffn(ctx, x, permutation, weights, desc, experts, y, out);
 }
 
-void WaveObserver::add_experts(const ExecContext& ctx, Capture& quantized, Capture* original) {
+void WaveObserver::add_experts(const ExecContext& ctx, Capture& quantized, Capture* original, const float* lost) {
   const bool down = has_kind(wave_, Kind::expert_intermediate);
   const std::int64_t tokens = quantized.moe.rows, hidden = quantized.moe.size, k = moe_->router.num_experts_per_tok;
   const TokenPermutation permutation =
@@ -136,6 +180,7 @@ void WaveObserver::add_experts(const ExecContext& ctx, Capture& quantized, Captu
     }
     subtract(ctx, difference, x, count);
   }
+  const float* lost_pairs = down && lost != nullptr ? lost_by_pair(ctx, lost, quantized, permutation) : nullptr;
   float* weights = nullptr;
   if (o_.input.recipe.parameters.gate_weighted) {
     weights = ctx.scratch.take<float>(pairs);
@@ -150,6 +195,7 @@ void WaveObserver::add_experts(const ExecContext& ctx, Capture& quantized, Captu
     Rows rows{x, difference, weights == nullptr ? nullptr : weights + begin, nullptr, end - begin};
     if (down) {
       rows.x += begin * size;
+      if (lost_pairs != nullptr) rows.lost = lost_pairs + begin * hidden;
       if (difference != nullptr) rows.difference += begin * size;
     } else {
       rows.row_ids = permutation.token.data() + begin;
@@ -207,8 +253,9 @@ void WaveObserver::add_chunk(const LayerPass::Chunk& chunk) {
 
   const ExecContext ctx = o_.pass.context();
   ArenaScope scope(ctx.scratch);
+  const float* lost = lost_before(ctx, chunk);
   if (moe_ != nullptr && (has_kind(wave_, Kind::expert) || has_kind(wave_, Kind::expert_intermediate))) {
-    add_experts(ctx, quantized, other);
+    add_experts(ctx, quantized, other, lost);
     add_starved(ctx, quantized, other);
   }
   for (std::size_t g = 0; g < wave_.size(); ++g) {
@@ -223,7 +270,9 @@ void WaveObserver::add_chunk(const LayerPass::Chunk& chunk) {
       std::copy(y.values.begin(), y.values.end(), difference);
       subtract(ctx, difference, x.values.data(), x.rows * x.size);
     }
-    add_rows(g, {x.values.data(), difference, nullptr, nullptr, x.rows});
+    // A shared expert beside others is left alone: those make up for the loss.
+    const float* own = moe_ != nullptr ? nullptr : lost;
+    add_rows(g, {x.values.data(), difference, nullptr, nullptr, x.rows, own});
   }
   flush(ctx);
 }

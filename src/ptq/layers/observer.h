@@ -24,6 +24,7 @@ struct Observation {
   const HiddenStates& original;   ///< the block's input on either path
   const HiddenStates& quantized;
   bool cross = false;             ///< InputStatistics::cross as well
+  bool residual = false;          ///< InputStatistics::residual as well
 };
 
 /// Statistics of each group of the wave, in its order. An expert that sees fewer than recipe.min_expert_tokens tokens

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -12,14 +11,11 @@
 #include "base/interrupt.h"
 #include "kernels/cholesky/cholesky.h"
 #include "kernels/gram/gram.h"
-#include "kernels/vec/math.h"
+#include "ptq/layers/boundary.h"
 #include "ptq/layers/capture.h"
 
 namespace kedge {
 namespace {
-
-// Keeps tau above zero where most margins are tiny.
-constexpr double kTauFloor = 1e-3;
 
 struct Targets {
   std::vector<float> logits;  ///< [N, E], the original path's, centred for softmax routers
@@ -39,7 +35,6 @@ class Refit {
     std::vector<float> rhs;   ///< [E or 1][H, 1 or E]
   };
   void read_targets();
-  void weigh(std::int64_t row, const float* scores, std::int64_t rows, double tau);
   Sums accumulate();
   void solve(Sums sums);
   /// Agreement and weighted error of the router that the overlay holds.
@@ -90,14 +85,6 @@ void centre(float* row, std::int64_t size) {
   for (std::int64_t i = 0; i < size; ++i) row[i] -= mean;
 }
 
-/// The k-th and the (k+1)-th largest.
-std::pair<float, float> boundary(const float* scores, std::int64_t experts, std::int64_t k, std::vector<float>& sorted) {
-  sorted.assign(scores, scores + experts);
-  std::nth_element(sorted.begin(), sorted.begin() + k, sorted.end(), std::greater<>());
-  const float next = sorted[static_cast<std::size_t>(k)];
-  return {*std::min_element(sorted.begin(), sorted.begin() + k), next};
-}
-
 void Refit::read_targets() {
   const std::int64_t rows = original_.rows();
   targets_.logits.resize(static_cast<std::size_t>(rows * experts_));
@@ -119,33 +106,8 @@ void Refit::read_targets() {
     for (std::int64_t t = 0; t < rows; ++t) centre(targets_.logits.data() + t * experts_, experts_);
   }
   if (!weighted() || k_ >= experts_) return;
-  double margins = 0;
-  std::int64_t counted = 0;
-  std::vector<float> sorted;
-  for (std::int64_t t = 0; t < rows; ++t) {
-    const auto [kth, next] = boundary(scores.data() + t * experts_, experts_, k_, sorted);
-    if (!std::isfinite(next)) continue;  // all groups but those chosen are excluded
-    margins += double(kth) - double(next);
-    ++counted;
-  }
-  const double tau = input_.recipe.refit.tau_margins * margins / double(std::max<std::int64_t>(counted, 1)) + kTauFloor;
-  weigh(0, scores.data(), rows, tau);
-}
-
-void Refit::weigh(std::int64_t first, const float* scores, std::int64_t rows, double tau) {
-  input_.threads.parallel_for(rows, 256, [&](std::int64_t begin, std::int64_t end, int) {
-    std::vector<float> sorted;
-    for (std::int64_t t = first + begin; t < first + end; ++t) {
-      const float* row = scores + t * experts_;
-      const auto [kth, next] = boundary(row, experts_, k_, sorted);
-      const float middle = std::isfinite(next) ? 0.5f * (kth + next) : kth;
-      for (std::int64_t e = 0; e < experts_; ++e) {
-        // An expert of an excluded group (-inf) is as far from the boundary as can be.
-        const float distance = std::isfinite(row[e]) ? std::fabs(row[e] - middle) : INFINITY;
-        targets_.weights[static_cast<std::size_t>(t * experts_ + e)] = static_cast<float>(math::exp(-double(distance) / tau));
-      }
-    }
-  });
+  targets_.weights =
+      boundary_weights(input_.threads, scores, experts_, k_, input_.recipe.refit.tau_margins).weights;
 }
 
 void Refit::residuals(const Capture& capture, std::int64_t first_row, float* out) const {

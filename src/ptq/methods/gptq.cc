@@ -27,8 +27,10 @@ std::vector<float> diagonal(const Matrix& matrix, std::int64_t n) {
   return out;
 }
 
-// U of the damped Hessian; only the upper triangle of `hessian` is read.
-Matrix factor_of(const MethodInput& in, const Matrix& hessian, std::int64_t n) {
+using Factorize = bool (*)(const ExecContext& ctx, Isa isa, std::int64_t n, float* a, std::int64_t lda);
+
+Matrix damped_factor(const MethodInput& in, const Matrix& hessian, Factorize factorize) {
+  const std::int64_t n = in.cols;
   double mean = 0;
   for (std::int64_t i = 0; i < n; ++i) mean += hessian[static_cast<std::size_t>(i * n + i)];
   mean /= double(n);
@@ -38,7 +40,7 @@ Matrix factor_of(const MethodInput& in, const Matrix& hessian, std::int64_t n) {
        damping *= 10) {
     Matrix factor = hessian;
     for (std::int64_t i = 0; i < n; ++i) factor[static_cast<std::size_t>(i * n + i)] += static_cast<float>(damping * mean);
-    if (gptq_factor(*in.ctx, in.isa, n, factor.data(), n)) return factor;
+    if (factorize(*in.ctx, in.isa, n, factor.data(), n)) return factor;
   }
   throw Error(ErrorCode::bad_file, "the Hessian of a layer's inputs is not positive definite under any damping",
               "finite hidden states", "look at the model's weights and the calibration text");
@@ -72,7 +74,7 @@ QuantTensor run(const MethodInput& in, bool asymmetric) {
       cross = std::move(permuted_cross);
     }
   }
-  const Matrix factor = factor_of(in, hessian, n);
+  const Matrix factor = damped_gptq_factor(in, hessian);
   input.factor = factor.data();
   Matrix correction;
   if (asymmetric) {
@@ -85,6 +87,13 @@ QuantTensor run(const MethodInput& in, bool asymmetric) {
 }
 
 }  // namespace
+
+std::vector<float> damped_cholesky(const MethodInput& input, const std::vector<float>& hessian) {
+  return damped_factor(input, hessian, cholesky);
+}
+std::vector<float> damped_gptq_factor(const MethodInput& input, const std::vector<float>& hessian) {
+  return damped_factor(input, hessian, gptq_factor);
+}
 
 QuantTensor gptq(const MethodInput& input) { return run(input, false); }
 QuantTensor gptaq(const MethodInput& input) { return run(input, true); }

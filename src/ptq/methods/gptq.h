@@ -9,6 +9,8 @@
 // Without any token: round to nearest.
 #pragma once
 
+#include <vector>
+
 #include "ptq/methods.h"
 
 namespace kedge {
@@ -16,5 +18,10 @@ namespace kedge {
 /// Error(bad_file): no damping makes the Hessian positive definite (inputs that are not finite).
 QuantTensor gptq(const MethodInput& input);
 QuantTensor gptaq(const MethodInput& input);
+
+/// Of a Hessian [K, K] (its upper triangle), damped as above, times any factor: s with H = s^T s, and U with
+/// H^-1 = U^T U (kernels/cholesky). Errors as gptq.
+std::vector<float> damped_cholesky(const MethodInput& input, const std::vector<float>& hessian);
+std::vector<float> damped_gptq_factor(const MethodInput& input, const std::vector<float>& hessian);
 
 }  // namespace kedge
