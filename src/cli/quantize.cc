@@ -26,8 +26,8 @@ constexpr Flag kFlags[] = {
      .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16)"},
     {.name = "method",
      .fallback = "auto",
-     .help = "how codes are chosen: rtn, rtn-mse, awq, gptq, gptaq; by gradients (kedge-torch): autoround, topk-mse, "
-             "eaquant-kl, vsraq, kedge; auto: gptaq with --act-order and --router-refit"},
+     .help = "how codes are chosen: rtn, rtn-mse, awq, gptq, gptaq, kedge; by gradients (kedge-torch): autoround, "
+             "topk-mse, eaquant-kl, vsraq; auto: kedge"},
     {.name = "scale-dtype",
      .fallback = "auto",
      .help = "type of the stored scales; auto: the source weight's. transformers rounds dequantized experts to it, so "

@@ -66,16 +66,17 @@ Recipe make_recipe(const QuantizeOptions& options) {
   recipe.scheme = parse_scheme(options.scheme);
   recipe.method = method_of(options).name;
   recipe.scale_dtype = parse_scale_dtype(options.scale_dtype);
+  if (method_of(options).shaped && options.act_order == false) {
+    throw Error(ErrorCode::usage, "the method kedge has no other order of columns", "act-order on, or left out",
+                "choose --method gptaq for columns as they stand");
+  }
   recipe.parameters = method_parameters(options);
   recipe.refit.enabled = options.router_refit.value_or(method_of(options).shaped);
   recipe.refit.ridge = options.refit_ridge;
   recipe.refit.weighting = parse_refit_weighting(options.refit_weighting);
   recipe.refit.tau_margins = options.refit_tau_margins;
   recipe.mixed = {options.target_bits, parse_bits_per(options.bits_per), parse_sensitivity(options.sensitivity)};
-  if (find_quant_method(recipe.method).needs == MethodNeeds::torch) {
-    recipe.tune = tune_parameters(options);
-    recipe.refit.enabled = options.router_refit.value_or(tune_preset(recipe.method).router_refit);
-  }
+  if (find_quant_method(recipe.method).needs == MethodNeeds::torch) recipe.tune = tune_parameters(options);
   for (const QuantizeOverride& override : options.overrides) {
     std::optional<QuantScheme> scheme;
     if (override.scheme != "none") scheme = parse_scheme(override.scheme);

@@ -29,10 +29,10 @@ constexpr std::pair<const char*, ValueWeights> kValueWeights[] = {
 
 // Ratios of 0.05 to 0.1 kept more tokens with their experts than 1, whose errors add up in later layers.
 constexpr TunePreset kPresets[] = {
-    {"autoround", "mse=1", TuneRouter::same, false},
-    {"topk-mse", "mse=1,topk-mse=0.1", TuneRouter::same, false},
-    {"eaquant-kl", "mse=1,kl=0.1", TuneRouter::same, false},
-    {"vsraq", "mse=1,value=0.1,order=0.05,boundary=0.05", TuneRouter::both, false},
+    {"autoround", "mse=1", TuneRouter::same},
+    {"topk-mse", "mse=1,topk-mse=0.1", TuneRouter::same},
+    {"eaquant-kl", "mse=1,kl=0.1", TuneRouter::same},
+    {"vsraq", "mse=1,value=0.1,order=0.05,boundary=0.05", TuneRouter::both},
 };
 
 WeightedTerm parse_term(std::string_view part, std::string_view whole) {

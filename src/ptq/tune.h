@@ -67,7 +67,6 @@ struct TunePreset {
   const char* method;
   const char* objective;
   TuneRouter router;
-  bool router_refit;
 };
 /// CHECKs that the method is one that tunes.
 const TunePreset& tune_preset(std::string_view method);
