@@ -5,6 +5,8 @@
 
 namespace kedge {
 class LayerTunerFactory;
+struct TrainOptions;
+struct TrainReport;
 }
 
 namespace kedge::cli {
@@ -13,6 +15,7 @@ namespace kedge::cli {
 struct TorchPart {
   std::string version;  ///< of libtorch
   LayerTunerFactory* tuners = nullptr;
+  TrainReport (*train)(const TrainOptions& options) = nullptr;
 };
 
 /// torch: null in kedge itself, which hands commands that need libtorch to kedge-torch (cli/torch_binary.h).

@@ -2,10 +2,11 @@
 #include <torch/headeronly/version.h>
 
 #include "cli/cli.h"
+#include "kedge/train.h"
 #include "ptq/methods_twin/tuner.h"
 
 int main(int argc, char** argv) {
   const auto tuners = kedge::make_twin_tuners();
-  const kedge::cli::TorchPart torch{.version = TORCH_VERSION, .tuners = tuners.get()};
+  const kedge::cli::TorchPart torch{.version = TORCH_VERSION, .tuners = tuners.get(), .train = kedge::train};
   return kedge::cli::run(argc, argv, &torch);
 }

@@ -8,7 +8,8 @@
 
 namespace kedge::cli {
 
-/// Replaces this process by kedge-torch with the same words (what follows the program's name) and environment.
+/// Replaces this process by kedge-torch with the same words (what follows the program's name) and environment,
+/// with OMP_WAIT_POLICY=PASSIVE where the environment says nothing of it.
 /// Error(not_found) names the command that builds it when no kedge-torch stands beside the running program;
 /// Error(io) when it cannot be started. CHECKs that this is not kedge-torch itself.
 [[noreturn]] void exec_torch(const std::vector<std::string>& words);

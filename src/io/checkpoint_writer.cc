@@ -1,7 +1,5 @@
 #include "io/checkpoint_writer.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,7 +7,6 @@
 #include <cstring>
 #include <map>
 #include <system_error>
-#include <thread>
 #include <utility>
 
 #include "base/check.h"
@@ -18,6 +15,7 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "io/folder.h"
 #include "kedge/error.h"
 
 namespace kedge {
@@ -49,34 +47,6 @@ bool is_temporary(const std::string& name) {
          at + 5 < name.size();
 }
 
-class FolderFd {
- public:
-  explicit FolderFd(const fs::path& path) : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-    if (fd_ < 0) throw_io("open", path, errno);
-  }
-  ~FolderFd() { ::close(fd_); }
-  FolderFd(const FolderFd&) = delete;
-  FolderFd& operator=(const FolderFd&) = delete;
-
-  /// Held until the process ends or the object goes; no file is needed for it. File systems without locks pass.
-  bool lock(std::chrono::milliseconds wait) {
-    constexpr std::chrono::milliseconds step{50};
-    for (;; wait -= step) {
-      if (::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return true;
-      if (wait.count() <= 0) return false;
-      throw_if_interrupted();
-      std::this_thread::sleep_for(step);
-    }
-  }
-  void sync() {
-    if (::fsync(fd_) != 0 && errno != EINVAL) throw_io("write", path_, errno);  // EINVAL: cannot sync folders here
-  }
-
- private:
-  fs::path path_;
-  int fd_;
-};
-
 /// A folder may be given with a trailing slash, to which no ".partial" can be appended.
 fs::path clean(const fs::path& path) {
   const fs::path normal = path.lexically_normal();
@@ -93,7 +63,7 @@ struct CheckpointWriter::Impl {
   std::map<std::string, std::string> hashes;      ///< of finished shards, by file name
   std::map<std::string, std::string> weight_map;  ///< tensor -> shard
   std::uint64_t total_size = 0;
-  std::unique_ptr<FolderFd> folder_fd;
+  std::unique_ptr<Folder> folder_fd;
   std::chrono::milliseconds lock_wait{0};
   bool complete = false;  ///< all files are there, side files too
   bool renamed = false;  ///< killed after the rename: only progress.json is left to remove
@@ -125,7 +95,7 @@ void CheckpointWriter::Impl::plan() {
 void CheckpointWriter::Impl::open() {
   open_destination();
   if (renamed) {
-    folder_fd = std::make_unique<FolderFd>(destination);
+    folder_fd = std::make_unique<Folder>(destination);
     return;
   }
   open_partial();
@@ -182,7 +152,7 @@ void CheckpointWriter::Impl::open_partial() {
   std::error_code error;
   fs::create_directories(partial, error);
   if (error) throw_io("create", partial, error.value());
-  folder_fd = std::make_unique<FolderFd>(partial);
+  folder_fd = std::make_unique<Folder>(partial);
   if (!folder_fd->lock(lock_wait)) {
     throw Error(ErrorCode::exists, "another process is writing to " + partial.string(), "", "wait for it to end");
   }
@@ -250,13 +220,14 @@ const std::string& CheckpointWriter::shard_name(std::size_t shard) const { retur
 bool CheckpointWriter::is_done(std::size_t shard) const noexcept { return impl_->hashes.contains(impl_->names[shard]); }
 
 void CheckpointWriter::write_shard(std::size_t shard,
-                                   const std::function<void(const SafetensorsWriter::Entry&, const Sink&)>& produce) {
+                                   const std::function<void(const SafetensorsWriter::Entry&, const Sink&)>& produce,
+                                   bool interruptible) {
   KEDGE_CHECK(shard < num_shards() && !is_done(shard));
   const std::string& name = impl_->names[shard];
   // Readers of the Hugging Face libraries ask for this key.
   SafetensorsWriter writer(impl_->partial / name, impl_->shards[shard].entries, {{"format", "pt"}});
   for (const SafetensorsWriter::Entry& entry : writer.order()) {
-    throw_if_interrupted();
+    if (interruptible) throw_if_interrupted();
     bool written = false;
     produce(entry, [&](const void* data, std::size_t bytes) {
       KEDGE_CHECK(!written);
@@ -303,7 +274,7 @@ void CheckpointWriter::finish() {
       }
       throw_io("create", impl.destination, error);
     }
-    FolderFd(parent).sync();
+    Folder(parent).sync();
     impl.renamed = true;
   }
   fs::remove(impl.destination / kProgress);

@@ -41,9 +41,10 @@ class CheckpointWriter {
   bool is_done(std::size_t shard) const noexcept;  ///< finished by an earlier run, or by this one
   /// Writes one shard: produce(entry, sink) is called per entry in file order (SafetensorsWriter's) and hands the
   /// entry's bytes to sink(data, bytes) once. When produce throws, nothing of the shard stays.
-  /// A Ctrl-C is answered between entries (throw_if_interrupted).
+  /// A Ctrl-C is answered between entries (throw_if_interrupted), unless it is what the shard is written for.
   using Sink = std::function<void(const void* data, std::size_t bytes)>;
-  void write_shard(std::size_t shard, const std::function<void(const SafetensorsWriter::Entry&, const Sink&)>& produce);
+  void write_shard(std::size_t shard, const std::function<void(const SafetensorsWriter::Entry&, const Sink&)>& produce,
+                   bool interruptible = true);
   /// A side file (config.json, tokenizer.json, kedge.manifest.json) into the partial folder, atomically.
   void write_file(const std::string& name, std::string_view content);
   void copy_file(const std::filesystem::path& source);

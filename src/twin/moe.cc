@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "twin/grouped.h"
 #include "twin/pairs.h"
 
 namespace kedge::twin {
@@ -29,6 +30,28 @@ Tensor surviving(const RouterSpec& spec, const Tensor& scores) {
   const Tensor mask =
       at::zeros({scores.size(0), spec.n_group}, scores.options().dtype(at::kBool)).scatter_(1, kept, true);
   return mask.unsqueeze(-1).expand({-1, -1, size}).flatten(1);
+}
+
+/// rows [P, H], sorted by expert -> [P, H].
+Tensor expert_by_expert(const Moe& spec, const Scope& scope, const Tensor& rows,
+                        const std::vector<std::int64_t>& counts) {
+  // One split for all: the gradient of a slice is as large as what it was cut from, and there are as many as experts.
+  const std::vector<Tensor> parts = at::split_with_sizes(rows, counts);
+  std::vector<Tensor> outputs;
+  for (std::size_t e = 0; e < parts.size(); ++e) {
+    if (counts[e] == 0) continue;
+    outputs.push_back(gated_ffn(scope, fmt::format("experts.{}.", e), spec.hidden_act, parts[e]));
+  }
+  return at::cat(outputs, 0);
+}
+
+Tensor stacked(const Moe& spec, const Scope& scope, const Tensor& rows, const std::vector<std::int64_t>& counts) {
+  const auto product = [&](const char* projection, const Tensor& x) {
+    const Tensor weight = scope.weights(fmt::format("{}experts.{}.weight", scope.prefix, projection));
+    return grouped_linear(x, weight.to(scope.options.compute_dtype), counts);
+  };
+  const Tensor gate = product("gate_proj", rows), up = product("up_proj", rows);
+  return product("down_proj", gated_activation(spec.hidden_act, gate, up));
 }
 
 at::ScalarType at_least_float(at::ScalarType type) { return type == at::kDouble ? at::kDouble : at::kFloat; }
@@ -79,15 +102,10 @@ Tensor experts(const Moe& spec, const Scope& scope, const Routing& routing) {
   const Tensor x = routing.input.to(type);
   const Pairs pairs = sort_pairs(routing.expert_ids, spec.router.num_experts);
   const Tensor rows = gather_tokens(x, pairs);
-  // One split for all: the gradient of a slice is as large as what it was cut from, and there are as many as experts.
-  const std::vector<Tensor> parts = at::split_with_sizes(rows, pairs.counts);
-  std::vector<Tensor> outputs;
-  for (std::size_t e = 0; e < parts.size(); ++e) {
-    if (pairs.counts[e] == 0) continue;
-    outputs.push_back(gated_ffn(scope, fmt::format("experts.{}.", e), spec.hidden_act, parts[e]));
-  }
+  const Tensor sorted = scope.options.stacked_experts ? stacked(spec, scope, rows, pairs.counts)
+                                                      : expert_by_expert(spec, scope, rows, pairs.counts);
   // [N, 1, k] x [N, k, H]
-  const Tensor slots = restore_slots(at::cat(outputs, 0), pairs);
+  const Tensor slots = restore_slots(sorted, pairs);
   Tensor y = at::bmm(routing.weights.to(type).unsqueeze(1), slots).squeeze(1);
   if (spec.shared_expert_intermediate_size > 0) y = y + gated_ffn(scope, "shared_experts.", spec.hidden_act, x);
   return y;

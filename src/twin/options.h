@@ -11,6 +11,9 @@ struct Options {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;          ///< parameters, residual stream, norms, rope; the router never below fp32
   at::ScalarType compute_dtype = at::kFloat;  ///< matrix products and attention: kBFloat16 halves what they keep
+  /// A pass asks for a projection of all experts at once, "model.layers.0.mlp.experts.gate_proj.weight" [E, out, in],
+  /// instead of expert by expert: fewer, larger nodes, for training.
+  bool stacked_experts = false;
 };
 
 /// "cpu", "cuda", "cuda:1", or "auto": the first GPU where there is one. Error(usage) for another word, Error

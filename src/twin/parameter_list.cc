@@ -118,4 +118,12 @@ std::vector<ParameterInfo> list_layer_parameters(const ModelSpec& spec, int laye
   return lister.take();
 }
 
+std::string stacked_name(const std::string& name) {
+  constexpr std::string_view kExperts = ".mlp.experts.";
+  const std::size_t at = name.find(kExperts);
+  if (at == std::string::npos) return {};
+  const std::size_t number = at + kExperts.size();
+  return name.substr(0, number) + name.substr(name.find('.', number) + 1);
+}
+
 }  // namespace kedge::twin

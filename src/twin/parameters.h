@@ -34,6 +34,10 @@ std::vector<ParameterInfo> list_block_parameters(const ModelSpec& spec, std::siz
 /// Those of all blocks of a layer.
 std::vector<ParameterInfo> list_layer_parameters(const ModelSpec& spec, int layer);
 
+/// "model.layers.0.mlp.experts.3.gate_proj.weight" -> "model.layers.0.mlp.experts.gate_proj.weight", the name under
+/// which all experts of a layer are one tensor (Options::stacked_experts); empty for all other names.
+std::string stacked_name(const std::string& name);
+
 /// Named tensors in a fixed order.
 class Parameters {
  public:

@@ -11,10 +11,11 @@ namespace {
 TEST(TorchBinary, GetsTheWordsAsTheyAre) {
   TemporaryFolder folder;
   const fs::path program = folder / "kedge-torch";
-  spit(program, "#!/bin/sh\nprintf '<%s>' \"$@\" >&2\nexit 7\n");
+  spit(program, "#!/bin/sh\nprintf '<%s>' \"$@\" \"$OMP_WAIT_POLICY\" >&2\nexit 7\n");
   fs::permissions(program, fs::perms::owner_all);
+  ::unsetenv("OMP_WAIT_POLICY");
   EXPECT_EXIT(cli::exec_torch_from(folder.path(), {"quantize", "a b", "", "--x=$y"}), ::testing::ExitedWithCode(7),
-              "<quantize><a b><><--x=\\$y>");
+              "<quantize><a b><><--x=\\$y><PASSIVE>");
 }
 
 TEST(TorchBinary, MissingItNamesTheCommandThatBuildsIt) {

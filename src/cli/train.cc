@@ -1,0 +1,260 @@
+#include "kedge/train.h"
+
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/result.h"
+
+namespace kedge::cli {
+namespace {
+
+constexpr Positional kPositionals[] = {
+    {.name = "KIND", .help = "what to train: lm, a language model", .is_path = false, .choices = "lm"},
+};
+
+constexpr Flag kFlags[] = {
+    {.name = "config",
+     .type = FlagType::path,
+     .help = "the model: a config.json of a family that kedge knows; none: that of --init",
+     .value_name = "FILE"},
+    {.name = "init",
+     .type = FlagType::path,
+     .help = "a model directory whose weights to start from; none: random ones",
+     .value_name = "DIR"},
+    {.name = "tokenizer",
+     .type = FlagType::path,
+     .help = "a model directory, or a tokenizer.json; none: that of --init"},
+    text_flag("UTF-8 text files to train on"),
+    {.name = "valid", .type = FlagType::paths, .help = "text files to measure the loss on", .value_name = "FILE"},
+    {.name = "out",
+     .type = FlagType::path,
+     .help = "folder for the model, its checkpoints and the log",
+     .value_name = "DIR"},
+    {.name = "steps",
+     .type = FlagType::integer,
+     .fallback = "1000",
+     .help = "steps in all",
+     .minimum = 1,
+     .maximum = 1e12},
+    {.name = "batch-size",
+     .type = FlagType::integer,
+     .fallback = "16",
+     .help = "sequences of a step",
+     .minimum = 1,
+     .maximum = 1e6},
+    seqlen_flag("tokens of a sequence"),
+    {.name = "shuffle",
+     .type = FlagType::boolean,
+     .fallback = "true",
+     .help = "take the sequences in a new random order in each pass over the text, not as they come"},
+    {.name = "optimizer",
+     .fallback = "adamw",
+     .help = "muon: for the matrices of the layers, adamw for the rest",
+     .choices = "adamw|muon"},
+    {.name = "lr",
+     .type = FlagType::number,
+     .fallback = "0.001",
+     .help = "the highest learning rate",
+     .minimum = 0,
+     .maximum = 1e3},
+    {.name = "min-lr-ratio",
+     .type = FlagType::number,
+     .fallback = "0.1",
+     .help = "the last learning rate over the highest",
+     .minimum = 0,
+     .maximum = 1},
+    {.name = "warmup-ratio",
+     .type = FlagType::number,
+     .fallback = "0.05",
+     .help = "share of the steps in which the learning rate rises",
+     .minimum = 0,
+     .maximum = 1},
+    {.name = "schedule",
+     .fallback = "cosine",
+     .help = "how the learning rate falls after that",
+     .choices = "cosine|linear|constant"},
+    {.name = "weight-decay",
+     .type = FlagType::number,
+     .fallback = "0.1",
+     .help = "of matrices and embeddings",
+     .minimum = 0,
+     .maximum = 1e3},
+    {.name = "beta1",
+     .type = FlagType::number,
+     .fallback = "0.9",
+     .help = "of adamw",
+     .minimum = 0,
+     .maximum = 0.999999},
+    {.name = "beta2",
+     .type = FlagType::number,
+     .fallback = "0.95",
+     .help = "of adamw",
+     .minimum = 0,
+     .maximum = 0.999999},
+    {.name = "eps", .type = FlagType::number, .fallback = "1e-8", .help = "of adamw", .minimum = 0, .maximum = 1},
+    {.name = "momentum",
+     .type = FlagType::number,
+     .fallback = "0.95",
+     .help = "of muon",
+     .minimum = 0,
+     .maximum = 0.999999},
+    {.name = "clip",
+     .type = FlagType::number,
+     .fallback = "1",
+     .help = "largest norm of the gradient; 0: no limit",
+     .minimum = 0,
+     .maximum = 1e9},
+    {.name = "balance-loss",
+     .type = FlagType::number,
+     .fallback = "0.01",
+     .help = "weight of the balance loss of softmax routers",
+     .minimum = 0,
+     .maximum = 1e6},
+    {.name = "z-loss",
+     .type = FlagType::number,
+     .fallback = "0.001",
+     .help = "weight of the z-loss of softmax routers",
+     .minimum = 0,
+     .maximum = 1e6},
+    {.name = "bias-update-speed",
+     .type = FlagType::number,
+     .fallback = "0.001",
+     .help = "step of the selection bias, of routers that have one",
+     .minimum = 0,
+     .maximum = 1e3},
+    {.name = "dtype",
+     .fallback = "float32",
+     .help = "type of the matrix products; weights and their updates are fp32",
+     .choices = "float32|bfloat16"},
+    {.name = "save-dtype",
+     .fallback = "auto",
+     .help = "type of the finished model's weights; auto: the config's",
+     .choices = "auto|float32|bfloat16|float16"},
+    {.name = "device", .fallback = "auto", .help = "cpu, cuda, cuda:N; auto: a GPU where there is one"},
+    {.name = "threads",
+     .type = FlagType::integer,
+     .fallback = "0",
+     .help = "threads; 0: one per CPU that kedge may use",
+     .minimum = 0,
+     .maximum = 4096},
+    {.name = "seed",
+     .type = FlagType::integer,
+     .fallback = "42",
+     .help = "of the first weights and of the order",
+     .minimum = 0},
+    {.name = "save-every",
+     .type = FlagType::integer,
+     .fallback = "200",
+     .help = "steps between checkpoints; 0: only at the end and when stopped",
+     .minimum = 0,
+     .maximum = 1e12},
+    {.name = "keep",
+     .type = FlagType::integer,
+     .fallback = "1",
+     .help = "checkpoints to keep, the newest ones",
+     .minimum = 1,
+     .maximum = 1e6},
+    {.name = "eval-every",
+     .type = FlagType::integer,
+     .fallback = "200",
+     .help = "steps between measurements on --valid; 0: only at the end",
+     .minimum = 0,
+     .maximum = 1e12},
+    {.name = "eval-sequences",
+     .type = FlagType::integer,
+     .fallback = "64",
+     .help = "sequences of --valid at most; 0: all",
+     .minimum = 0,
+     .maximum = 1e12},
+};
+
+TrainOptions train_options(const Arguments& arguments) {
+  TrainOptions options;
+  options.kind = arguments.text("KIND");
+  options.config = arguments.text("config");
+  options.init = arguments.text("init");
+  options.tokenizer = arguments.text("tokenizer");
+  options.texts = arguments.paths("text");
+  options.valid = arguments.paths("valid");
+  options.out = arguments.text("out");
+  options.steps = arguments.integer("steps");
+  options.batch_size = arguments.integer("batch-size");
+  options.seqlen = arguments.integer("seqlen");
+  options.shuffle = arguments.flag("shuffle");
+  options.optimizer = arguments.text("optimizer");
+  options.lr = arguments.number("lr");
+  options.min_lr_ratio = arguments.number("min-lr-ratio");
+  options.warmup_ratio = arguments.number("warmup-ratio");
+  options.schedule = arguments.text("schedule");
+  options.weight_decay = arguments.number("weight-decay");
+  options.beta1 = arguments.number("beta1");
+  options.beta2 = arguments.number("beta2");
+  options.eps = arguments.number("eps");
+  options.momentum = arguments.number("momentum");
+  options.clip = arguments.number("clip");
+  options.balance_loss = arguments.number("balance-loss");
+  options.z_loss = arguments.number("z-loss");
+  options.bias_update_speed = arguments.number("bias-update-speed");
+  options.dtype = arguments.text("dtype");
+  options.save_dtype = arguments.text("save-dtype");
+  options.device = arguments.text("device");
+  options.threads = static_cast<int>(arguments.integer("threads"));
+  options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  options.save_every = arguments.integer("save-every");
+  options.keep = arguments.integer("keep");
+  options.eval_every = arguments.integer("eval-every");
+  options.eval_sequences = arguments.integer("eval-sequences");
+  return options;
+}
+
+std::string report_text(const TrainReport& report) {
+  std::string out =
+      fmt::format("{}: {:.2f} M parameters, {:.2f} M for each token\n", report.model_type,
+                  static_cast<double>(report.parameters) / 1e6, static_cast<double>(report.active_parameters) / 1e6);
+  out += fmt::format("{} steps, {} tokens, loss {:.4f}", report.steps, report.tokens, report.loss);
+  if (!std::isnan(report.valid_loss)) out += fmt::format(", on --valid {:.4f}", report.valid_loss);
+  out += "\n";
+  if (!report.expert_load.empty()) {
+    out += "busiest expert over the mean, by layer:";
+    for (const double load : report.expert_load) out += fmt::format(" {:.2f}", load);
+    out += "\n";
+  }
+  return out;
+}
+
+int run_train(const Arguments& arguments) {
+  KEDGE_CHECK(arguments.torch() != nullptr);
+  const TrainOptions options = train_options(arguments);
+  const TrainReport report = arguments.torch()->train(options);
+  print(arguments.flag("json") ? read_json(options.out / "training.json").dump(2) + "\n" : report_text(report));
+  note(fmt::format("wrote {} ({:.0f} tokens/s)", options.out.string(), report.tokens_per_second));
+  return 0;
+}
+
+Needs needs_of(const Arguments&) { return Needs::torch; }
+
+}  // namespace
+
+constinit const Command train_command{
+    .name = "train",
+    .summary = "Train a small MoE language model from a config and a text",
+    .positionals = kPositionals,
+    .flags = kFlags,
+    .common = kPlainFlags,
+    .example =
+        "kedge train lm --config models/demo-4m/config.json --tokenizer models/demo-4m --text book.txt --out my-moe",
+    .run = run_train,
+    .details =
+        "Runs in kedge-torch. The text is cut into sequences of --seqlen tokens. A run that was stopped, by Ctrl-C or "
+        "a "
+        "kill, goes on with the same command from its newest checkpoint, as if it had not been stopped.",
+    .needs_with = needs_of};
+
+}  // namespace kedge::cli

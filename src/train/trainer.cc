@@ -1,0 +1,131 @@
+#include "train/trainer.h"
+
+#include <cmath>
+#include <limits>
+
+#include <ATen/Context.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <fmt/format.h>
+
+#include "kedge/error.h"
+#include "train/router_losses.h"
+
+namespace kedge::training {
+namespace {
+
+// torch's clip_grad_norm_ adds this to the norm it divides by.
+constexpr double kClipEps = 1e-6;
+
+twin::Options model_options(twin::Options options) {
+  options.dtype = at::kFloat;
+  options.stacked_experts = true;
+  return options;
+}
+
+/// logits [B, T, V], ids [B, T] -> -ln p of each row's tokens but the first.
+at::Tensor next_token_loss(const at::Tensor& logits, const at::Tensor& ids, at::Reduction::Reduction reduction) {
+  const std::int64_t count = ids.size(1) - 1;
+  const at::Tensor targets = ids.narrow(1, 1, count).flatten().to(logits.device());
+  return at::cross_entropy_loss(logits.narrow(1, 0, count).flatten(0, 1), targets, {}, reduction);
+}
+
+double value_or_nan(const at::Tensor& scalar) {
+  return scalar.defined() ? scalar.item<double>() : std::numeric_limits<double>::quiet_NaN();
+}
+
+std::vector<std::int64_t> to_vector(const at::Tensor& counts) {
+  const at::Tensor host = counts.to(at::kCPU);
+  const auto* first = host.const_data_ptr<std::int64_t>();
+  return {first, first + host.numel()};
+}
+
+bool all_finite(const at::Tensor& x) { return at::isfinite(x).all().item<bool>(); }
+
+}  // namespace
+
+Trainer::Trainer(const ModelSpec& spec, const twin::Parameters& first, const TrainerSettings& settings,
+                 const twin::Options& options)
+    : settings_(settings),
+      weights_(spec, first, settings.muon, options.device),
+      optimizer_(weights_, settings.optimizer),
+      model_(spec, weights_.parameters(), model_options(options)) {}
+
+StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
+  weights_.clear_gradients();
+  const twin::Output output = model_.forward(ids);
+  const std::vector<at::Tensor> counts = expert_counts(spec(), output.routing);
+  const RouterLosses router = router_losses(spec(), output.routing, counts);
+  const at::Tensor loss = next_token_loss(output.logits, ids, at::Reduction::Mean);
+  at::Tensor total = loss;
+  if (router.balance.defined()) total = total + router.balance * settings_.balance_loss + router.z * settings_.z_loss;
+  total.backward();
+
+  StepResult result;
+  result.loss = loss.item<double>();
+  result.balance_loss = value_or_nan(router.balance);
+  result.z_loss = value_or_nan(router.z);
+  result.gradient_norm = gradient_norm();
+  if (!std::isfinite(total.item<double>()) || !std::isfinite(result.gradient_norm)) {
+    refuse_not_finite(ids, result.loss, step);
+  }
+  if (settings_.clip > 0 && result.gradient_norm + kClipEps > settings_.clip) {
+    for (const UpdateRule rule : kUpdateRules) {
+      const at::Tensor& gradient = weights_.group(rule).gradient;
+      if (gradient.defined()) gradient.mul_(settings_.clip / (result.gradient_norm + kClipEps));
+    }
+  }
+  optimizer_.step(lr, step);
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const at::Tensor bias = weights_.selection_bias(output.routing[i].layer);
+    if (bias.defined()) update_selection_bias(bias, counts[i], settings_.bias_update_speed);
+    result.load.push_back(to_vector(counts[i]));
+  }
+  return result;
+}
+
+void Trainer::evaluate(const at::Tensor& ids, Evaluation& result) {
+  const at::NoGradGuard no_gradients;
+  const twin::Output output = model_.forward(ids);
+  result.nll += next_token_loss(output.logits, ids, at::Reduction::Sum).item<double>();
+  result.tokens += ids.size(0) * (ids.size(1) - 1);
+  const std::vector<at::Tensor> counts = expert_counts(spec(), output.routing);
+  result.load.resize(counts.size());
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const std::vector<std::int64_t> here = to_vector(counts[i]);
+    result.load[i].resize(here.size());
+    for (std::size_t e = 0; e < here.size(); ++e) result.load[i][e] += here[e];
+  }
+}
+
+double Trainer::gradient_norm() {
+  double sum = 0;
+  for (const UpdateRule rule : kUpdateRules) {
+    const at::Tensor& gradient = weights_.group(rule).gradient;
+    if (gradient.defined()) sum += std::pow(at::linalg_vector_norm(gradient).item<double>(), 2);
+  }
+  return std::sqrt(sum);
+}
+
+void Trainer::refuse_not_finite(const at::Tensor& ids, double loss, std::int64_t step) {
+  const at::NoGradGuard no_gradients;
+  std::string where;
+  for (const TrainedWeight& weight : weights_.trained()) {
+    if (where.empty() && !all_finite(weight.value)) where = "the weight " + weight.name;
+  }
+  at::Tensor h = model_.embed(ids, model_.weights());
+  for (twin::Layer& layer : model_.layers()) {
+    h = layer.forward(h, model_.weights());
+    if (where.empty() && !all_finite(h)) where = fmt::format("the output of layer {}", layer.layer());
+  }
+  if (where.empty() && !all_finite(model_.head(h, model_.weights()))) where = "the logits";
+  for (const TrainedWeight& weight : weights_.trained()) {
+    if (where.empty() && !all_finite(weight.value.grad())) where = "the gradient of " + weight.name;
+  }
+  throw Error(ErrorCode::unsupported,
+              fmt::format("training diverged in step {}: the loss is {}, and {} is not finite", step, loss, where),
+              "finite losses and gradients", "choose a smaller --lr, a longer --warmup-ratio or a smaller --clip");
+}
+
+}  // namespace kedge::training

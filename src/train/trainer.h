@@ -1,0 +1,68 @@
+// A language model under training, step by step; knows no file.
+//
+// loss = mean over predicted tokens of -ln p + balance_loss * balance + z_loss * z (train/router_losses.h).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "train/optimizer.h"
+#include "train/weights.h"
+#include "twin/model.h"
+
+namespace kedge::training {
+
+struct TrainerSettings {
+  bool muon = false;
+  OptimizerSettings optimizer;
+  double clip = 1.0;
+  double balance_loss = 0.01, z_loss = 0.001;
+  double bias_update_speed = 0.001;
+};
+
+struct StepResult {
+  double loss = 0;                              ///< -ln p alone, nats per token
+  double balance_loss = 0, z_loss = 0;          ///< unweighted; NaN without a softmax router
+  double gradient_norm = 0;                     ///< before clipping
+  std::vector<std::vector<std::int64_t>> load;  ///< choices by expert, [E] of each MoE layer
+};
+
+struct Evaluation {
+  double nll = 0;                               ///< sum of -ln p
+  std::int64_t tokens = 0;                      ///< predicted
+  std::vector<std::vector<std::int64_t>> load;  ///< as StepResult's
+};
+
+class Trainer {
+ public:
+  /// first: the weights to start from, by canonical names. compute_dtype and device are read of the options.
+  Trainer(const ModelSpec& spec, const twin::Parameters& first, const TrainerSettings& settings,
+          const twin::Options& options);
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  /// ids: [B, T] int64 on the host, T >= 2. step: from 1. A loss or a gradient that is not finite is
+  /// Error(unsupported), which says where it is seen first; the weights are then as before the step.
+  StepResult step(const at::Tensor& ids, double lr, std::int64_t step);
+  /// Adds to the result: -ln p of all tokens but the first of each row, and where the tokens went.
+  void evaluate(const at::Tensor& ids, Evaluation& result);
+
+  const ModelSpec& spec() const noexcept { return model_.spec(); }
+  Weights& weights() noexcept { return weights_; }
+  const Weights& weights() const noexcept { return weights_; }
+  Optimizer& optimizer() noexcept { return optimizer_; }
+  const Optimizer& optimizer() const noexcept { return optimizer_; }
+
+ private:
+  double gradient_norm();
+  [[noreturn]] void refuse_not_finite(const at::Tensor& ids, double loss, std::int64_t step);
+
+  TrainerSettings settings_;
+  Weights weights_;
+  Optimizer optimizer_;
+  twin::Model model_;
+};
+
+}  // namespace kedge::training
