@@ -32,7 +32,7 @@ MAX_LINES = 1000
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 TORCH_FOLDERS = ("src/twin/", "src/train/", "src/ptq/methods_twin/")
 LIBTORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
-ONE_UNIT = {"CLI/": "src/cli/parse.cc", "toml++/": "src/claims/toml_file.cc"}
+ONE_UNIT = {"CLI/": "src/cli/parse.cc", "toml++/": "src/base/toml_file.cc"}
 GETENV = re.compile(r"\b(?:secure_)?getenv\s*\(|\benviron\b")
 
 

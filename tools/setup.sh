@@ -5,7 +5,7 @@
 set -euo pipefail
 
 build_packages=(cmake ninja-build g++ pkg-config nlohmann-json3-dev libcli11-dev libfmt-dev libpcre2-dev libutf8proc-dev
-                libssl-dev libtomlplusplus-dev)
+                libssl-dev libtomlplusplus-dev zlib1g-dev liblzma-dev)
 test_packages=(libgtest-dev python3)
 bench_packages=(libbenchmark-dev)
 torch_version=2.13.0
@@ -34,7 +34,7 @@ for set in "${@:-build}"; do
     build)
       packages+=("${build_packages[@]}")
       tools+=(cmake ninja c++ pkg-config)
-      headers+=(nlohmann/json.hpp CLI/CLI.hpp fmt/format.h pcre2.h utf8proc.h openssl/evp.h toml++/toml.h)
+      headers+=(nlohmann/json.hpp CLI/CLI.hpp fmt/format.h pcre2.h utf8proc.h openssl/evp.h toml++/toml.h zlib.h lzma.h)
       ;;
     test)
       packages+=("${test_packages[@]}")

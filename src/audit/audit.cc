@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "audit/compare.h"
-#include "audit/out_folder.h"
+#include "record/out_folder.h"
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "base/json.h"

@@ -4,7 +4,7 @@
 #include <fstream>
 
 #include "audit/language.h"
-#include "audit/out_folder.h"
+#include "record/out_folder.h"
 #include "base/json.h"
 #include "kedge/audit.h"
 #include "kedge/error.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "audit/out_folder.h"
+#include "record/out_folder.h"
 #include "audit/recorder.h"
 #include "base/interrupt.h"
 #include "base/log.h"

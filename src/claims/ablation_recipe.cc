@@ -10,8 +10,8 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/toml_section.h"
 #include "claims/method_keys.h"
-#include "claims/toml_file.h"
 #include "kedge/error.h"
 
 namespace kedge {
@@ -21,117 +21,7 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMaxBytes = 1 << 20;
 
-// Reads one table and remembers which keys were asked for, so that the others are errors.
-class Section {
- public:
-  Section(const fs::path& file, std::string name, const TomlValue& table) : file_(file), name_(std::move(name)) {
-    line_ = table.line;
-    members_ = std::get_if<TomlTable>(&table.value);
-    if (members_ == nullptr) fail(table.line, fmt::format("{} is {}", name_, table.type_name()), "a table");
-  }
-
-  [[noreturn]] void fail(int line, const std::string& what, const std::string& expected = {},
-                         const std::string& to_do = {}, ErrorCode code = ErrorCode::bad_file) const {
-    throw Error(code, fmt::format("{}:{}: {}", file_.string(), line, what), expected, to_do);
-  }
-
-  int line() const noexcept { return line_; }
-  const TomlTable& members() const noexcept { return *members_; }
-
-  const TomlValue* find(const std::string& key) {
-    known_.push_back(key);
-    for (const auto& [name, value] : *members_) {
-      if (name == key) return &value;
-    }
-    return nullptr;
-  }
-
-  const TomlValue& require(const std::string& key, const char* what) {
-    const TomlValue* value = find(key);
-    if (value == nullptr) fail(line_, fmt::format("{} has no \"{}\"", name_, key), what);
-    return *value;
-  }
-
-  /// expected: "a text".
-  template <class T>
-  T as(const std::string& key, const TomlValue& value, const char* expected) const {
-    if constexpr (std::is_same_v<T, double>) {
-      if (const auto* integer = std::get_if<std::int64_t>(&value.value)) return static_cast<double>(*integer);
-    }
-    const T* out = std::get_if<T>(&value.value);
-    if (out == nullptr) fail(value.line, fmt::format("\"{}\" is {}", key, value.type_name()), expected);
-    if constexpr (std::is_same_v<T, double>) {
-      if (!std::isfinite(*out)) fail(value.line, fmt::format("\"{}\" is not finite", key), expected);
-    }
-    return *out;
-  }
-
-  std::int64_t integer(const std::string& key, std::int64_t fallback, std::int64_t minimum) {
-    const TomlValue* value = find(key);
-    if (value == nullptr) return fallback;
-    const auto out = as<std::int64_t>(key, *value, "an integer");
-    if (out < minimum) fail(value->line, fmt::format("\"{}\" is {}", key, out), fmt::format("{} or more", minimum));
-    return out;
-  }
-
-  bool boolean(const std::string& key, bool fallback) {
-    const TomlValue* value = find(key);
-    return value == nullptr ? fallback : as<bool>(key, *value, "true or false");
-  }
-
-  std::string text(const std::string& key, std::string fallback) {
-    const TomlValue* value = find(key);
-    return value == nullptr ? fallback : as<std::string>(key, *value, "a text");
-  }
-
-  /// A list without empty or repeated texts.
-  std::vector<std::string> texts(const std::string& key, const TomlValue& value) const {
-    std::vector<std::string> out;
-    for (const TomlValue& item : as<TomlArray>(key, value, "a list of texts")) {
-      const std::string text = as<std::string>(key, item, "a list of texts");
-      if (text.empty()) fail(item.line, fmt::format("\"{}\" holds an empty text", key));
-      if (std::find(out.begin(), out.end(), text) != out.end()) {
-        fail(item.line, fmt::format("\"{}\" names \"{}\" twice", key, text), "each one once");
-      }
-      out.push_back(text);
-    }
-    return out;
-  }
-
-  /// Taken from the recipe's folder; each must be there.
-  std::vector<fs::path> paths(const std::string& key, const TomlValue& value) const {
-    std::vector<fs::path> out;
-    for (const std::string& text : texts(key, value)) {
-      const fs::path path = (file_.parent_path() / text).lexically_normal();
-      std::error_code ignored;
-      if (!fs::exists(path, ignored)) {
-        fail(value.line, fmt::format("\"{}\" names {}, which is not there", key, path.string()),
-             "a path from the recipe's folder", {}, ErrorCode::not_found);
-      }
-      out.push_back(path);
-    }
-    return out;
-  }
-
-  /// Once all keys were asked for.
-  void refuse_others() const {
-    for (const auto& [name, value] : *members_) {
-      if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
-      std::string known;
-      for (const std::string& key : known_) known += (known.empty() ? "" : ", ") + key;
-      fail(value.line, fmt::format("{} has no key \"{}\"", name_, name), "one of " + known);
-    }
-  }
-
- private:
-  const fs::path& file_;
-  std::string name_;
-  int line_ = 0;
-  const TomlTable* members_ = nullptr;
-  std::vector<std::string> known_;
-};
-
-std::vector<QuantizeOverride> overrides(const Section& section, const TomlValue& value) {
+std::vector<QuantizeOverride> overrides(const TomlSection& section, const TomlValue& value) {
   std::vector<QuantizeOverride> out;
   for (const TomlValue& item : section.as<TomlArray>("override", value, "a list of texts")) {
     const std::string text = section.as<std::string>("override", item, "a list of texts");
@@ -145,7 +35,7 @@ std::vector<QuantizeOverride> overrides(const Section& section, const TomlValue&
 }
 
 // One key of a method. What a value means, quantize() itself checks in a dry run before the first run.
-void set_field(const Section& section, const std::string& key, const TomlValue& value, MethodField field) {
+void set_field(const TomlSection& section, const std::string& key, const TomlValue& value, MethodField field) {
   std::visit(
       [&](auto* target) {
         using T = std::remove_pointer_t<decltype(target)>;
@@ -167,7 +57,7 @@ void set_field(const Section& section, const std::string& key, const TomlValue& 
 }
 
 AblationMethodRecipe read_method(const fs::path& file, const TomlValue& value, const CalibrationOptions& calibration) {
-  Section section(file, "[[methods]]", value);
+  TomlSection section(file, "[[methods]]", value);
   AblationMethodRecipe method;
   method.line = section.line();
   method.options.calibration = calibration;
@@ -192,7 +82,7 @@ AblationMethodRecipe read_method(const fs::path& file, const TomlValue& value, c
   return method;
 }
 
-void read_methods(Section& top, const CalibrationOptions& calibration, AblationRecipe& recipe) {
+void read_methods(TomlSection& top, const CalibrationOptions& calibration, AblationRecipe& recipe) {
   const TomlValue& methods = top.require("methods", "one [[methods]] or more");
   std::set<std::string> names;
   for (const TomlValue& value : top.as<TomlArray>("methods", methods, "tables, [[methods]]")) {
@@ -215,7 +105,7 @@ void read_methods(Section& top, const CalibrationOptions& calibration, AblationR
   recipe.baseline = static_cast<std::size_t>(at - recipe.methods.begin());
 }
 
-void read_seeds(Section& top, AblationRecipe& recipe) {
+void read_seeds(TomlSection& top, AblationRecipe& recipe) {
   const TomlValue& seeds = top.require("seeds", "a list of integers");
   std::set<std::int64_t> seen;
   for (const TomlValue& item : top.as<TomlArray>("seeds", seeds, "a list of integers")) {
@@ -227,11 +117,11 @@ void read_seeds(Section& top, AblationRecipe& recipe) {
   if (recipe.seeds.empty()) top.fail(seeds.line, "\"seeds\" is empty", "one seed or more");
 }
 
-CalibrationOptions read_calibration_section(Section& top, const fs::path& file, fs::path& cache_dir) {
+CalibrationOptions read_calibration_section(TomlSection& top, const fs::path& file, fs::path& cache_dir) {
   CalibrationOptions out;
   const TomlValue* value = top.find("calibration");
   if (value == nullptr) return out;
-  Section section(file, "[calibration]", *value);
+  TomlSection section(file, "[calibration]", *value);
   if (const TomlValue* files = section.find("files")) out.files = section.paths("files", *files);
   out.field = section.text("field", out.field);
   out.nsamples = section.integer("nsamples", out.nsamples, 0);
@@ -241,19 +131,19 @@ CalibrationOptions read_calibration_section(Section& top, const fs::path& file, 
   return out;
 }
 
-void read_audit(Section& top, AblationRecipe& recipe) {
+void read_audit(TomlSection& top, AblationRecipe& recipe) {
   const TomlValue* value = top.find("audit");
   if (value == nullptr) return;
-  Section section(recipe.file, "[audit]", *value);
+  TomlSection section(recipe.file, "[audit]", *value);
   recipe.audit_seqlen = section.integer("seqlen", recipe.audit_seqlen, 2);
   recipe.audit_limit = section.integer("limit", recipe.audit_limit, 0);
   section.refuse_others();
 }
 
-void read_sensitivity(Section& top, AblationRecipe& recipe) {
+void read_sensitivity(TomlSection& top, AblationRecipe& recipe) {
   const TomlValue* value = top.find("sensitivity");
   if (value == nullptr) return;
-  Section section(recipe.file, "[sensitivity]", *value);
+  TomlSection section(recipe.file, "[sensitivity]", *value);
   recipe.layers = section.boolean("layers", false);
   recipe.whole = section.boolean("whole", true);
   section.refuse_others();
@@ -271,7 +161,7 @@ AblationRecipe read_ablation_recipe(const fs::path& file) {
   recipe.file = file;
   recipe.sha256 = sha256_hex(text);
   const TomlValue root = parse_toml(text, file);
-  Section top(recipe.file, "the recipe", root);
+  TomlSection top(recipe.file, "the recipe", root);
 
   const TomlValue& models = top.require("models", "a list of model folders");
   recipe.models = top.paths("models", models);

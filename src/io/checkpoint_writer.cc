@@ -252,6 +252,10 @@ void CheckpointWriter::copy_file(const fs::path& source) {
 
 const fs::path& CheckpointWriter::folder() const noexcept { return impl_->folder(); }
 bool CheckpointWriter::is_complete() const noexcept { return impl_->complete; }
+bool CheckpointWriter::is_unfinished(const fs::path& destination) {
+  std::error_code error;
+  return fs::is_regular_file(destination / kProgress, error);
+}
 
 void CheckpointWriter::mark_complete() {
   KEDGE_CHECK(impl_->hashes.size() == impl_->names.size());

@@ -54,6 +54,8 @@ class CheckpointWriter {
   /// that finds the record has nothing left to do but that and finish().
   void mark_complete();
   bool is_complete() const noexcept;
+  /// Was a writer of this folder killed after it had its name but before its last step? The same writer finishes it.
+  static bool is_unfinished(const std::filesystem::path& destination);
   /// Where files are now: the partial folder, or the destination after the rename.
   const std::filesystem::path& folder() const noexcept;
 

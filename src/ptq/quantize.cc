@@ -61,6 +61,7 @@ void check_paths(const QuantizeOptions& options) {
         "a folder outside it");
   }
   std::error_code error;
+  if (CheckpointWriter::is_unfinished(destination)) return;  // the writer knows whether it is this run's
   if (fs::exists(destination, error) && !(fs::is_directory(destination, error) && fs::is_empty(destination, error))) {
     throw Error(ErrorCode::exists, "the destination " + options.destination.string() + " exists", "",
                 "remove it or choose another name");

@@ -17,7 +17,8 @@ inline constexpr int max_nesting = 60;  // brackets in brackets, statements in s
 
 class Cursor {
  public:
-  Cursor(std::string_view source, int& line) : tokens_(tokenize(source, line)), line_(line) {}
+  Cursor(std::string_view source, int& line, const Whitespace& whitespace)
+      : tokens_(tokenize(source, line, whitespace)), line_(line) {}
 
   const Token& peek(std::size_t ahead = 0) const { return tokens_[std::min(pos_ + ahead, tokens_.size() - 1)]; }
   const Token& next() {

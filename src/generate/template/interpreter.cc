@@ -69,6 +69,33 @@ std::string Interpreter::render(const Body& body, std::vector<std::pair<std::str
   return out;
 }
 
+Value Interpreter::value(const Body& body, std::vector<std::pair<std::string, Value>> variables) {
+  for (auto& [name, value] : variables) scope_->set(name, std::move(value));
+  constexpr const char* expected = "the template prints something else than one {{ }}, whose value is asked for";
+  std::optional<Value> result;
+  std::string text;
+  for (const auto& statement : body) {
+    if (statement->kind != Stmt::Kind::output) {
+      run(*statement, text);
+    } else if (result.has_value()) {
+      fail(expected);
+    } else {
+      result = printed(*statement);
+    }
+  }
+  if (!result.has_value() || !strip(text, true, false).empty()) fail(expected);
+  return *result;
+}
+
+Value Interpreter::printed(const Stmt& output) {
+  Value value = evaluate(*output.expr);
+  if (strict_ && value.is_undefined()) {
+    const bool named = output.expr->kind == Expr::Kind::name || output.expr->kind == Expr::Kind::attribute;
+    fail(named ? output.expr->name + " is undefined" : "an undefined value is printed");
+  }
+  return value;
+}
+
 // --- statements ---
 
 void Interpreter::append(std::string& out, const std::string& text) {
@@ -91,7 +118,7 @@ Interpreter::Flow Interpreter::run(const Stmt& statement, std::string& out) {
   line_ = statement.line;
   switch (statement.kind) {
     case Stmt::Kind::text: append(out, statement.text); break;
-    case Stmt::Kind::output: append(out, string_of(evaluate(*statement.expr))); break;
+    case Stmt::Kind::output: append(out, string_of(printed(statement))); break;
     case Stmt::Kind::branch: return run_branch(statement, out);
     case Stmt::Kind::loop: return run_loop(statement, out);
     case Stmt::Kind::assign: run_assign(statement); break;

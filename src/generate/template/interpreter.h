@@ -35,6 +35,11 @@ class Interpreter {
 
   /// The text of the body; later variables replace earlier ones of the same name. Failure: line() is where.
   std::string render(const Body& body, std::vector<std::pair<std::string, Value>> variables);
+  /// The value of the one {{ }} that the body prints, as it is, not as text; fail() for a body that prints anything else
+  /// (jinja2's NativeEnvironment, without its guessing).
+  Value value(const Body& body, std::vector<std::pair<std::string, Value>> variables);
+  /// An undefined value that is printed is a failure (jinja2's StrictUndefined, as far as printing goes).
+  void set_strict() noexcept { strict_ = true; }
   int line() const noexcept { return line_; }
 
   // For filters, tests and functions:
@@ -56,6 +61,7 @@ class Interpreter {
   enum class Flow { normal, loop_break, loop_continue };
 
   Flow run(const Body& body, std::string& out);
+  Value printed(const Stmt& output);
   Flow run(const Stmt& statement, std::string& out);
   Flow run_branch(const Stmt& statement, std::string& out);
   Flow run_loop(const Stmt& statement, std::string& out);
@@ -81,6 +87,7 @@ class Interpreter {
   Meter& meter_;
   const std::optional<std::int64_t> now_;
   std::shared_ptr<Scope> scope_;
+  bool strict_ = false;
   int line_ = 0;
   int depth_ = 0, macro_depth_ = 0;
 };

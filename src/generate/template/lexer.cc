@@ -16,8 +16,8 @@ bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 bool is_name(char c) { return is_name_start(c) || is_digit(c); }
 
-// "\r\n" and "\r" become "\n"; one newline at the end is not the template's.
-std::string normalized(std::string_view source) {
+// "\r\n" and "\r" become "\n"; one newline at the end is not the template's unless it is to be kept.
+std::string normalized(std::string_view source, bool keep_trailing_newline) {
   std::string out;
   out.reserve(source.size());
   for (std::size_t i = 0; i < source.size(); ++i) {
@@ -28,13 +28,14 @@ std::string normalized(std::string_view source) {
       out += source[i];
     }
   }
-  if (out.ends_with('\n')) out.pop_back();
+  if (!keep_trailing_newline && out.ends_with('\n')) out.pop_back();
   return out;
 }
 
 class Lexer {
  public:
-  Lexer(std::string_view source, int& line) : source_(normalized(source)), line_(line) {}
+  Lexer(std::string_view source, int& line, const Whitespace& whitespace)
+      : source_(normalized(source, whitespace.keep_trailing_newline)), whitespace_(whitespace), line_(line) {}
 
   std::vector<Token> run() {
     line_ = 1;
@@ -86,7 +87,7 @@ class Lexer {
     std::string_view out = rest().substr(0, size);
     if (sign == '-') {
       out = strip(out, false, true);
-    } else if (sign != '+' && strip_line) {
+    } else if (sign != '+' && strip_line && whitespace_.lstrip_blocks) {
       const std::size_t newline = out.rfind('\n');
       const std::size_t start = newline == std::string_view::npos ? 0 : newline + 1;
       if ((start > 0 || line_starting_) && strip(out.substr(start), true, false).empty()) out = out.substr(0, start);
@@ -100,7 +101,7 @@ class Lexer {
     const std::size_t begin = pos_;
     if (sign == '-') {
       advance(rest().size() - strip(rest(), true, false).size());
-    } else if (sign != '+' && trims && rest().starts_with('\n')) {
+    } else if (sign != '+' && trims && whitespace_.trim_blocks && rest().starts_with('\n')) {
       advance(1);
     }
     line_starting_ = pos_ > begin && source_[pos_ - 1] == '\n';
@@ -298,6 +299,7 @@ class Lexer {
   }
 
   const std::string source_;
+  const Whitespace whitespace_;
   int& line_;
   std::size_t pos_ = 0;
   bool line_starting_ = true;
@@ -306,6 +308,8 @@ class Lexer {
 
 }  // namespace
 
-std::vector<Token> tokenize(std::string_view source, int& line) { return Lexer(source, line).run(); }
+std::vector<Token> tokenize(std::string_view source, int& line, const Whitespace& whitespace) {
+  return Lexer(source, line, whitespace).run();
+}
 
 }  // namespace kedge::jinja

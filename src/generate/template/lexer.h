@@ -1,5 +1,5 @@
-// Template source -> tokens, with jinja2's whitespace control as transformers sets it: trim_blocks, lstrip_blocks, no
-// kept trailing newline. Source: jinja2 3.1, the documentation's "Whitespace Control".
+// Template source -> tokens, with jinja2's whitespace control. Source: jinja2 3.1, the documentation's "Whitespace
+// Control".
 #pragma once
 
 #include <string>
@@ -27,7 +27,14 @@ struct Token {
   int line = 1;
 };
 
+/// Settings of jinja2's Environment; the defaults are transformers'.
+struct Whitespace {
+  bool trim_blocks = true;
+  bool lstrip_blocks = true;
+  bool keep_trailing_newline = false;
+};
+
 /// fail() with a message; `line` is where it was found. The last token is `end`.
-std::vector<Token> tokenize(std::string_view source, int& line);
+std::vector<Token> tokenize(std::string_view source, int& line, const Whitespace& whitespace = {});
 
 }  // namespace kedge::jinja

@@ -12,7 +12,7 @@ namespace {
 
 class Parser {
  public:
-  Parser(std::string_view source, int& line) : cursor_(source, line) {}
+  Parser(std::string_view source, int& line, const Whitespace& whitespace) : cursor_(source, line, whitespace) {}
 
   Body run() {
     Body body = statements({});
@@ -236,6 +236,8 @@ class Parser {
 
 }  // namespace
 
-Body parse(std::string_view source, int& line) { return Parser(source, line).run(); }
+Body parse(std::string_view source, int& line, const Whitespace& whitespace) {
+  return Parser(source, line, whitespace).run();
+}
 
 }  // namespace kedge::jinja

@@ -6,10 +6,11 @@
 #include <string_view>
 
 #include "generate/template/ast.h"
+#include "generate/template/lexer.h"
 
 namespace kedge::jinja {
 
 /// fail(), fail_unsupported(); `line` is where.
-Body parse(std::string_view source, int& line);
+Body parse(std::string_view source, int& line, const Whitespace& whitespace = {});
 
 }  // namespace kedge::jinja

@@ -2,13 +2,14 @@
 #pragma once
 
 #include <filesystem>
-#include <initializer_list>
+#include <string>
+#include <vector>
 
 namespace kedge {
 
 /// Error(exists) when one of the files is in the folder and overwrite is not set; Error(exists) when the folder's name
 /// is a file's.
-void require_free(const std::filesystem::path& folder, std::initializer_list<const char*> files, bool overwrite);
+void require_free(const std::filesystem::path& folder, const std::vector<std::string>& files, bool overwrite);
 /// A folder to write into, made with all its parents where it is not there; it is removed again when it is still empty
 /// at the end. Error(io).
 class OutFolder {

@@ -1,4 +1,4 @@
-#include "audit/out_folder.h"
+#include "record/out_folder.h"
 
 #include <system_error>
 #include <utility>
@@ -7,12 +7,12 @@
 
 namespace kedge {
 
-void require_free(const std::filesystem::path& folder, std::initializer_list<const char*> files, bool overwrite) {
+void require_free(const std::filesystem::path& folder, const std::vector<std::string>& files, bool overwrite) {
   std::error_code ignored;
   if (std::filesystem::exists(folder, ignored) && !std::filesystem::is_directory(folder, ignored)) {
     throw Error(ErrorCode::exists, folder.string() + " is a file", "a folder, or a name that is free");
   }
-  for (const char* file : files) {
+  for (const std::string& file : files) {
     if (!overwrite && std::filesystem::exists(folder / file, ignored)) {
       throw Error(ErrorCode::exists, (folder / file).string() + " exists already", {},
                   "choose another folder or give --overwrite");

@@ -1,4 +1,4 @@
-#include "claims/toml_file.h"
+#include "base/toml_file.h"
 
 #include <fmt/format.h>
 
