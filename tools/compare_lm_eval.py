@@ -42,7 +42,7 @@ OVERRIDES = {
     "boolq": ("super_glue/boolq/default.yaml", {"doc_to_target": "{{answer|int}}"}),
     "commonsense_qa": ("commonsense_qa/default.yaml", {}),
     "copa": ("super_glue/copa/default.yaml", {}),
-    "gsm8k": ("gsm8k/gsm8k.yaml", {"num_fewshot": 0, "fewshot_split": None}),
+    "gsm8k": ("gsm8k/gsm8k.yaml", {"num_fewshot": 0}),
     "hellaswag": ("hellaswag/hellaswag.yaml", {"process_docs": None, "doc_to_choice": "endings"}),
     "lambada_openai": ("lambada/lambada_openai.yaml", {}),
     "openbookqa": ("openbookqa/openbookqa.yaml", {}),
@@ -54,7 +54,7 @@ OVERRIDES = {
     "wsc273": ("wsc273/default.yaml", {"process_docs": None, "doc_to_text": "{{gold}}",
                                        "doc_to_choice": "{{context_options}}", "doc_to_target": "{{continuation}}"}),
     "mmlu": ("mmlu/default/_default_template_yaml", MMLU),
-    "mmlu_tiny": ("mmlu/default/_default_template_yaml", MMLU),
+    "mmlu_tiny": ("mmlu/default/_default_template_yaml", {**MMLU, "fewshot_config": {"sampler": "default"}}),
     "blimp": ("blimp/_template_yaml", {}),
     "wikitext": ("wikitext/wikitext.yaml", {"doc_to_target": "{{page}}", "process_results": None}),
 }
@@ -92,9 +92,7 @@ def harness_task(task, rows, folder):
     name = f"compared_{task}"
     config = {"include": str(HARNESS / file), "task": name, "tag": None, "dataset_path": "json", "dataset_name": None,
               "dataset_kwargs": {"data_files": {"test": str(data)}}, "training_split": None, "validation_split": None,
-              "test_split": "test", "should_decontaminate": False, **more}
-    if task.startswith("mmlu"):
-        config["fewshot_split"] = "test"
+              "test_split": "test", "fewshot_split": "test", "should_decontaminate": False, **more}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return name
 
