@@ -112,10 +112,10 @@ void add_plots(HtmlPage& page, const std::vector<Json>& lines) {
     losses = {loss, valid};
   }
   page.section("Curves", "Means over stretches of the steps where there are many.");
-  page.plot("Loss", "Nats per token.", plot_of("loss", std::move(losses)), PlotWidth::full);
-  page.plot("Learning rate", "", plot_of("learning rate", {of("lr")}), PlotWidth::third);
-  page.plot("Norm of the gradient", "Before clipping.", plot_of("norm", {of("gradient_norm")}), PlotWidth::third);
-  page.plot("Speed", "", plot_of("tokens/s", {of("tokens_per_second")}), PlotWidth::third);
+  page.plot("Loss", "Nats per token.", plot_of("loss", std::move(losses)));
+  page.plot("Learning rate", "", plot_of("learning rate", {of("lr")}));
+  page.plot("Norm of the gradient", "Before clipping.", plot_of("norm", {of("gradient_norm")}));
+  page.plot("Speed", "", plot_of("tokens/s", {of("tokens_per_second")}));
   if (steps.empty() || steps.front()->at("peak_load").empty()) return;
   page.section("Experts", "How evenly tokens spread over the experts of a layer.");
   page.plot("Busiest expert over the mean", "1 is even.",
