@@ -21,7 +21,7 @@ TomlValue convert_table(const toml::table& table, int line, const std::filesyste
     TomlValue member = convert(value, file);
     // A table's own place is that of its first member in some forms; the key's is where a reader looks.
     member.line = static_cast<int>(key.source().begin.line);
-    out.emplace_back(std::string(key.str()), std::move(member));
+    out.push_back({std::string(key.str()), std::move(member)});
   }
   return {std::move(out), line};
 }

@@ -4,21 +4,26 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <utility>
 #include <variant>
 #include <vector>
 
 namespace kedge {
 
 struct TomlValue;
+struct TomlEntry;
 using TomlArray = std::vector<TomlValue>;
-using TomlTable = std::vector<std::pair<std::string, TomlValue>>;
+using TomlTable = std::vector<TomlEntry>;
 
 struct TomlValue {
   std::variant<bool, std::int64_t, double, std::string, TomlArray, TomlTable> value;
   int line = 0;  ///< from 1
 
   const char* type_name() const noexcept;  ///< "a boolean", "an integer", "a number", "a text", "an array", "a table"
+};
+
+struct TomlEntry {
+  std::string key;
+  TomlValue value;
 };
 
 /// The text of a TOML file (version 1.0). Error(bad_file): "FILE:LINE: ..."; dates and times are refused.
