@@ -35,6 +35,7 @@ class TomlSection {
     throw Error(code, fmt::format("{}:{}: {}", file_.string(), line, what), expected, to_do);
   }
 
+  const std::filesystem::path& file() const noexcept { return file_; }
   int line() const noexcept { return line_; }
   const TomlTable& members() const noexcept { return *members_; }
 

@@ -54,6 +54,7 @@ constexpr ForeignKey kForeign[] = {
     {"cache-dir", "set it in [calibration], for all methods"},
     {"threads", "give --threads to kedge ablate"},
     {"max-shard-size", "leave it out: it changes no weight"},
+    {"recipe", "put its keys here"},
     {"dry-run", "leave it out: an ablation needs the weights"},
 };
 

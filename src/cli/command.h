@@ -57,6 +57,7 @@ struct Command {
   std::span<const Flag> common;  ///< shared by the commands of its kind
   const char* example;
   int (*run)(const Arguments& arguments);
+  const char* recipe_flag = nullptr;  ///< names a file with more flags (cli/recipe_file.h)
   const char* details = "";  ///< a paragraph for help and docs
   Needs needs = Needs::nothing;
   Needs (*needs_with)(const Arguments& arguments) = nullptr;  ///< where that depends on the arguments
@@ -74,7 +75,7 @@ std::vector<std::string> split_choices(std::string_view choices);
 std::string value_name(const Flag& flag);
 
 /// The values of one call, checked against the command's tables: from the command line, else the environment, else
-/// the table's default.
+/// a recipe file, else the table's default.
 class Arguments {
  public:
   explicit Arguments(const Command& command) : command_(&command) {}

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "cli/recipe_file.h"
 #include "kedge/error.h"
 
 namespace kedge::cli {
@@ -111,6 +112,9 @@ std::optional<Arguments> parse(const Command& command, const std::vector<std::st
     const std::string name = environment_name(*slot.flag);
     const char* value = std::getenv(name.c_str());
     if (value != nullptr && *value != 0) arguments.set(*slot.flag, split_environment(*slot.flag, value), name);
+  }
+  if (command.recipe_flag != nullptr && arguments.given(command.recipe_flag)) {
+    read_recipe_file(arguments.text(command.recipe_flag), command.recipe_flag, arguments);
   }
   return arguments;
 }

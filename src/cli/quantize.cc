@@ -21,6 +21,10 @@ constexpr Positional kPositionals[] = {
 };
 
 constexpr Flag kFlags[] = {
+    {.name = "recipe",
+     .type = FlagType::path,
+     .help = "a TOML file with flags as keys (scheme = \"w3a16-g128\"); what is given here or in the environment counts",
+     .value_name = "FILE"},
     {.name = "scheme",
      .fallback = "w4a16-g128",
      .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16)"},
@@ -413,6 +417,7 @@ constinit const Command quantize_command{
     .common = kPlainFlags,
     .example = "kedge quantize models/demo-4m demo-w4 --scheme w4a16-g128",
     .run = run_quantize,
+    .recipe_flag = "recipe",
     .details =
         "Attention, MLP and expert matrices are quantized; routers, norms, embeddings and lm_head stay as they "
         "are. One layer is in memory at a time. A run that was stopped leaves DST.partial; the same command "

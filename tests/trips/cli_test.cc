@@ -402,5 +402,64 @@ TEST(Cli, QuantizeDryRunAndJson) {
               plan["quantized_bits_per_weight"].get<double>() + 0.125, 1e-9);
 }
 
+// A recipe file means the flags that it holds: the same plan hash, the same bytes.
+TEST(Cli, RecipeFileIsTheSameAsItsFlags) {
+  const TemporaryFolder folder;
+  spit(folder / "calibration.txt", slurp(kDemoText));
+  spit(folder / "r.toml", R"(scheme = "w3a16-g64"
+method = "gptq"
+router-refit = true
+act-order = "off"
+damping = 0.02
+nsamples = 4
+seqlen = 64
+gate-weighted = true
+calibration = ["calibration.txt"]
+override = ["*.self_attn.*=w8a16-g128", "model.layers.0.*=none"]
+)");
+  const fs::path text = folder / "calibration.txt";
+  const std::vector<std::string> flags = {"quantize", kDemo, (folder / "a").string(), "--scheme", "w3a16-g64", "--method",
+                                          "gptq", "--router-refit", "on", "--act-order", "off", "--damping", "0.02",
+                                          "--nsamples", "4", "--seqlen", "64", "--gate-weighted", "--calibration",
+                                          text.string(), "--override", "*.self_attn.*=w8a16-g128",
+                                          "model.layers.0.*=none", "-q"};
+  ASSERT_EQ(run(flags).exit_code, 0);
+  const Result with_file = run({"quantize", kDemo, (folder / "b").string(), "--recipe", (folder / "r.toml").string(), "-q"});
+  ASSERT_EQ(with_file.exit_code, 0) << with_file.err;
+  EXPECT_EQ(slurp(folder / "a" / "model.safetensors"), slurp(folder / "b" / "model.safetensors"));
+
+  const auto plan = [&](std::vector<std::string> more, std::vector<std::string> environment) {
+    Call call;
+    call.arguments = {"quantize", kDemo, "--dry-run", "--json", "--recipe", (folder / "r.toml").string()};
+    call.arguments.insert(call.arguments.end(), more.begin(), more.end());
+    call.environment = std::move(environment);
+    const Result result = run(call);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return parse_json(result.out, "stdout")["config"]["scheme"].get<std::string>();
+  };
+  EXPECT_EQ(plan({}, {}), "w3a16-g64");
+  EXPECT_EQ(plan({}, {"KEDGE_SCHEME=w4a16-g64"}), "w4a16-g64");
+  EXPECT_EQ(plan({"--scheme", "w2a16-g64"}, {"KEDGE_SCHEME=w4a16-g64"}), "w2a16-g64");
+}
+
+TEST(Cli, BrokenRecipeFilesAreNamed) {
+  const TemporaryFolder folder;
+  const fs::path file = folder / "r.toml";
+  const auto refused = [&](const std::string& text, ErrorCode code, const std::string& part) {
+    spit(file, text);
+    expect_refused({"quantize", kDemo, (folder / "q").string(), "--recipe", file.string()}, code, part);
+    EXPECT_FALSE(fs::exists(folder / "q"));
+  };
+  refused("scheme = \"w3a16-g64\"\nshceme = 3\n", ErrorCode::bad_file, "r.toml:2: the recipe has no key \"shceme\"");
+  refused("nsamples = \"four\"\n", ErrorCode::bad_file, "r.toml:1: \"nsamples\" is a text");
+  refused("\nnsamples = -4\n", ErrorCode::usage, "r.toml:2: \"nsamples\" is \"-4\"");
+  refused("router-refit = \"perhaps\"\n", ErrorCode::usage, "auto, on, off");
+  refused("calibration = [\"nowhere.txt\"]\n", ErrorCode::not_found, "nowhere.txt");
+  refused("recipe = \"r.toml\"\n", ErrorCode::bad_file, "no key \"recipe\"");
+  refused("scheme = \n", ErrorCode::bad_file, "r.toml:1");
+  expect_refused({"quantize", kDemo, (folder / "q").string(), "--recipe", (folder / "none.toml").string()},
+                 ErrorCode::not_found, "none.toml");
+}
+
 }  // namespace
 }  // namespace kedge
