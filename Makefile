@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 KEDGE := build/release/kedge
 
-.PHONY: all setup release torch demo test bench install clean
+.PHONY: all setup release torch mpi demo test bench install clean
 
 all: release
 
@@ -20,6 +20,12 @@ torch:
 	@tools/setup.sh build torch
 	@grep -qs kedge-torch build/release/build.ninja || cmake --preset release -DKEDGE_TESTS=OFF -DKEDGE_TORCH=ON
 	@cmake --build build/release -j $(JOBS) --target kedge kedge-torch
+
+# The plugin with which `mpirun -n N kedge ...` shares work.
+mpi:
+	@tools/setup.sh build mpi
+	@grep -qs kedge-mpi build/release/build.ninja || cmake --preset release -DKEDGE_TESTS=OFF -DKEDGE_MPI=ON
+	@cmake --build build/release -j $(JOBS) --target kedge
 
 demo: release
 	@tools/demo.sh $(KEDGE)

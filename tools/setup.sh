@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what kedge needs to be built (and tested, benched). Quick when nothing is missing.
-# usage: tools/setup.sh [build] [test] [bench] [torch]      (default: build)
+# usage: tools/setup.sh [build] [test] [bench] [torch] [mpi]      (default: build)
 # torch: libtorch (the pip wheel) in .venv of this project.
 set -euo pipefail
 
@@ -8,6 +8,7 @@ build_packages=(cmake ninja-build g++ pkg-config nlohmann-json3-dev libcli11-dev
                 libssl-dev libtomlplusplus-dev zlib1g-dev liblzma-dev)
 test_packages=(libgtest-dev python3)
 bench_packages=(libbenchmark-dev)
+mpi_packages=(libopenmpi-dev openmpi-bin)
 torch_version=2.13.0
 venv=$(cd "$(dirname "$0")/.." && pwd)/.venv
 
@@ -45,6 +46,10 @@ for set in "${@:-build}"; do
       packages+=("${bench_packages[@]}")
       headers+=(benchmark/benchmark.h)
       ;;
+    mpi)
+      packages+=("${mpi_packages[@]}")
+      tools+=(mpirun mpicxx)
+      ;;
     torch)
       torch=1
       tools+=(python3)
@@ -52,7 +57,7 @@ for set in "${@:-build}"; do
       torch_is_there || python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
       ;;
     *)
-      echo "setup.sh: unknown set \"$set\": expected build, test, bench or torch" >&2
+      echo "setup.sh: unknown set \"$set\": expected build, test, bench, torch or mpi" >&2
       exit 2
       ;;
   esac

@@ -107,7 +107,9 @@ struct AuditReport {
 /// Writes the reports to options.out when that is set. Error(mismatch): tokenizers, vocabularies, MoE layers, experts
 /// or experts per token differ; Error(unsupported): no MoE layer; Error(exists): a report is in options.out already;
 /// Error(usage), and what reading models and texts throws.
-AuditReport audit(const AuditOptions& options);
+/// ranks: share the sequences; only rank 0 has the report and writes it, others return an empty one. null: one rank.
+class Communicator;
+AuditReport audit(const AuditOptions& options, Communicator* ranks = nullptr);
 
 /// "1.88 % of expert selections changed ...": the result in one sentence.
 std::string audit_verdict(const AuditReport& report);

@@ -74,7 +74,9 @@ struct EvaluateResult {
 
 /// Errors: usage (no such task, nothing to do), not_found (records), bad_file (a task or record), exists (results in
 /// `out`), mismatch (progress of another run in `out`), interrupted (progress stays), else as loading a model.
-EvaluateResult evaluate(const EvaluateOptions& options);
+/// ranks: share the requests; only rank 0 has the result and writes it. null: one rank.
+class Communicator;
+EvaluateResult evaluate(const EvaluateOptions& options, Communicator* ranks = nullptr);
 
 /// A table for a terminal.
 std::string evaluate_table(const EvaluateResult& result);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
 
 #include "audit/compare.h"
 #include "record/out_folder.h"
@@ -10,6 +11,8 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "comm/bytes.h"
+#include "comm/communicator.h"
 #include "generate/corpus.h"
 #include "kedge/audit.h"
 #include "kedge/error.h"
@@ -115,35 +118,113 @@ struct Traces {
   RoutingTrace original, quantized;
 };
 
-void run_sequences(const AuditOptions& options, const Inputs& inputs, Recorder& original,
-                   std::vector<Channel>& channels, std::int64_t vocab, Traces& traces) {
-  const bool free_running = options.mode != AuditMode::local;
-  const std::int64_t chunk =
-      std::clamp<std::int64_t>(logits_bytes / (vocab * 4), 16, std::max<std::int64_t>(16, inputs.max_tokens));
-  std::vector<float> logits(free_running ? static_cast<std::size_t>(std::min(chunk, inputs.max_tokens) * vocab) : 0);
-  Progress progress("audit", inputs.rows.tokens(), "tokens");
-  std::int64_t done = 0;
-  for (const auto& row : inputs.rows.rows) {
-    throw_if_interrupted();
-    const std::span<const std::int32_t> sequence(row);
-    const auto tokens = static_cast<std::int64_t>(row.size());
-    original.start(tokens);
-    for (Channel& channel : channels) channel.start(tokens);
-    const std::int64_t step = free_running ? chunk : tokens;
+// One sequence in the original and in each channel.
+struct SequenceResult {
+  std::vector<LayerTrace> original;
+  std::vector<SequenceOutcome> channels;
+};
+
+void put(ByteWriter& to, const std::vector<LayerTrace>& layers) {
+  for (const LayerTrace& layer : layers) {
+    to.put(layer.expert_ids);
+    to.put(layer.weights);
+    to.put(layer.logits);
+    to.put(layer.scores);
+  }
+}
+
+void take(ByteReader& from, std::vector<LayerTrace>& layers) {
+  for (LayerTrace& layer : layers) {
+    layer.expert_ids = from.take_list<std::int32_t>();
+    layer.weights = from.take_list<float>();
+    layer.logits = from.take_list<float>();
+    layer.scores = from.take_list<float>();
+  }
+}
+
+std::string to_bytes(const SequenceResult& result) {
+  ByteWriter writer;
+  put(writer, result.original);
+  for (const SequenceOutcome& channel : result.channels) {
+    put(writer, channel.layers);
+    writer.put(channel.positions);
+  }
+  return writer.bytes();
+}
+
+// like: a result of this rank, for what all sequences have in common.
+SequenceResult from_bytes(std::string_view bytes, const SequenceResult& like) {
+  SequenceResult result = like;
+  ByteReader reader(bytes);
+  take(reader, result.original);
+  for (SequenceOutcome& channel : result.channels) {
+    take(reader, channel.layers);
+    channel.positions = reader.take_list<DistributionDiff>();
+  }
+  return result;
+}
+
+class SequenceRunner {
+ public:
+  SequenceRunner(const AuditOptions& options, const Inputs& inputs, Recorder& original, std::vector<Channel>& channels,
+                 std::int64_t vocab)
+      : free_running_(options.mode != AuditMode::local), original_(original), channels_(channels) {
+    const std::int64_t longest = std::max<std::int64_t>(16, inputs.max_tokens);
+    chunk_ = std::clamp<std::int64_t>(logits_bytes / (vocab * 4), 16, longest);
+    if (free_running_) logits_.resize(static_cast<std::size_t>(std::min(chunk_, inputs.max_tokens) * vocab));
+  }
+
+  SequenceResult run(std::span<const std::int32_t> sequence) {
+    const auto tokens = static_cast<std::int64_t>(sequence.size());
+    original_.start(tokens);
+    for (Channel& channel : channels_) channel.start(tokens);
+    const std::int64_t step = free_running_ ? chunk_ : tokens;
     for (std::int64_t begin = 0; begin < tokens; begin += step) {
       const auto part =
           sequence.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(std::min(step, tokens - begin)));
-      original.append(part, free_running ? logits.data() : nullptr);
-      for (Channel& channel : channels) channel.append(part, begin, sequence, logits.data());
+      original_.append(part, free_running_ ? logits_.data() : nullptr);
+      for (Channel& channel : channels_) channel.append(part, begin, sequence, logits_.data());
     }
-    for (Channel& channel : channels) channel.finish(sequence, original.trace());
-    if (traces.wanted) {
-      append_trace(traces.original, sequence, original.trace().layers);
-      append_trace(traces.quantized, sequence, channels.front().layers());
-    }
-    progress.update(done += tokens);
+    SequenceResult result{original_.trace().layers, {}};
+    for (Channel& channel : channels_) result.channels.push_back(channel.finish(sequence, original_.trace()));
+    return result;
   }
-  progress.finish();
+
+ private:
+  bool free_running_;
+  std::int64_t chunk_ = 0;
+  Recorder& original_;
+  std::vector<Channel>& channels_;
+  std::vector<float> logits_;
+};
+
+// In rounds of one sequence per rank; rank 0 counts them in the order of the text.
+void run_sequences(const Inputs& inputs, SequenceRunner& runner, std::vector<Channel>& channels, Communicator& ranks,
+                   Traces& traces) {
+  const auto& rows = inputs.rows.rows;
+  const auto size = static_cast<std::size_t>(ranks.size()), rank = static_cast<std::size_t>(ranks.rank());
+  std::optional<Progress> progress;
+  if (ranks.is_root()) progress.emplace("audit", inputs.rows.tokens(), "tokens");
+  std::int64_t done = 0;
+  for (std::size_t begin = 0; begin < rows.size(); begin += size) {
+    throw_if_interrupted();
+    SequenceResult own;
+    if (begin + rank < rows.size()) own = runner.run(rows[begin + rank]);
+    const bool alone = size == 1;
+    const std::vector<std::string> others = alone ? std::vector<std::string>{} : ranks.gather(to_bytes(own));
+    if (!ranks.is_root()) continue;
+    SequenceResult other;
+    for (std::size_t i = begin; i < std::min(begin + size, rows.size()); ++i) {
+      const SequenceResult& result = i == begin ? own : (other = from_bytes(others[i - begin], own));
+      for (std::size_t c = 0; c < channels.size(); ++c) channels[c].add(result.original, result.channels[c]);
+      if (traces.wanted) {
+        append_trace(traces.original, rows[i], result.original);
+        append_trace(traces.quantized, rows[i], result.channels.front().layers);
+      }
+      progress->update(done += static_cast<std::int64_t>(rows[i].size()));
+    }
+  }
+  if (progress) progress->finish();
 }
 
 std::string config_text(const AuditOptions& options) {
@@ -211,18 +292,22 @@ AuditMode parse_audit_mode(std::string_view name) {
   throw Error(ErrorCode::usage, fmt::format("unknown audit mode \"{}\"", name), "free, local or both");
 }
 
-AuditReport audit(const AuditOptions& options) {
+AuditReport audit(const AuditOptions& options, Communicator* given_ranks) {
   const auto start = std::chrono::steady_clock::now();
+  const std::unique_ptr<Communicator> alone = given_ranks == nullptr ? single_rank() : nullptr;
+  Communicator& ranks = given_ranks == nullptr ? *alone : *given_ranks;
   LoadOptions load = parse_load_options(options.runtime);
-  check_options(options, load);
+  if (ranks.is_root()) check_options(options, load);
   Inputs inputs = read_inputs(options);
   ThreadPool threads(options.runtime.threads);
 
   Provenance provenance = make_provenance(load, threads.size());
-  provenance.inputs = {record_input("original", options.original), record_input("quantized", options.quantized)};
-  for (const auto& text : options.texts) provenance.inputs.push_back(record_input("text", text));
-  inputs.original.sha256 = provenance.inputs[0].sha256;
-  inputs.quantized.sha256 = provenance.inputs[1].sha256;
+  if (ranks.is_root()) {
+    provenance.inputs = {record_input("original", options.original), record_input("quantized", options.quantized)};
+    for (const auto& text : options.texts) provenance.inputs.push_back(record_input("text", text));
+    inputs.original.sha256 = provenance.inputs[0].sha256;
+    inputs.quantized.sha256 = provenance.inputs[1].sha256;
+  }
 
   const LoadedModel original = load_model(options.original, load, threads);
   const LoadedModel quantized = load_model(options.quantized, load, threads);
@@ -232,13 +317,15 @@ AuditReport audit(const AuditOptions& options) {
     int8 = std::make_unique<LoadedModel>(load_model(options.quantized, load, threads));
   }
   Traces traces;
-  traces.wanted = options.save_traces;
+  traces.wanted = options.save_traces && ranks.is_root();
   Recorder recorder(original.model, threads, inputs.max_tokens, options.mode != AuditMode::free);
   std::vector<Channel> channels =
       make_channels(options, quantized.model, int8 ? &int8->model : nullptr, inputs.max_tokens, threads);
-  run_sequences(options, inputs, recorder, channels, original.model.spec().vocab_size, traces);
+  SequenceRunner runner(options, inputs, recorder, channels, original.model.spec().vocab_size);
+  run_sequences(inputs, runner, channels, ranks, traces);
 
   AuditReport report;
+  if (!ranks.is_root()) return report;
   report.original = inputs.original, report.quantized = inputs.quantized;
   report.texts = inputs.rows.names;
   report.seqlen = options.seqlen;

@@ -64,7 +64,7 @@ Channel::Channel(const ChannelOptions& options, const DecoderModel& model, Threa
 void Channel::start(std::int64_t tokens) {
   if (!recorder_) return;
   recorder_->start(tokens);
-  positions_.assign(static_cast<std::size_t>(tokens), {});
+  outcome_.positions.assign(static_cast<std::size_t>(tokens), {});
 }
 
 void Channel::append(std::span<const std::int32_t> tokens, std::int64_t begin, std::span<const std::int32_t> sequence,
@@ -79,16 +79,20 @@ void Channel::append(std::span<const std::int32_t> tokens, std::int64_t begin, s
       const auto row = static_cast<std::size_t>(i), position = static_cast<std::size_t>(begin + i);
       // The last token's target is outside the sequence: LanguageComparison does not read it.
       const std::int32_t target = position + 1 < sequence.size() ? sequence[position + 1] : 0;
-      positions_[position] = compare_distributions({original_logits + row * vocab, vocab},
+      outcome_.positions[position] = compare_distributions({original_logits + row * vocab, vocab},
                                                    {logits_.data() + row * vocab, vocab}, target, isa);
     }
   });
 }
 
-void Channel::finish(std::span<const std::int32_t> sequence, const RoutingTrace& original) {
-  layers_ = local_ ? local_->run(sequence, original) : recorder_->trace().layers;
-  routing_.add_sequence(original.layers, layers_);
-  if (language_) language_->add_sequence(positions_);
+const SequenceOutcome& Channel::finish(std::span<const std::int32_t> sequence, const RoutingTrace& original) {
+  outcome_.layers = local_ ? local_->run(sequence, original) : recorder_->trace().layers;
+  return outcome_;
+}
+
+void Channel::add(std::span<const LayerTrace> original, const SequenceOutcome& outcome) {
+  routing_.add_sequence(original, outcome.layers);
+  if (language_) language_->add_sequence(outcome.positions);
 }
 
 AuditComparison Channel::summary(const TokenRows& rows) const {

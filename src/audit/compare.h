@@ -20,6 +20,12 @@ struct ChannelOptions {
   std::int64_t max_tokens = 0;
 };
 
+/// What one sequence gave.
+struct SequenceOutcome {
+  std::vector<LayerTrace> layers;           ///< the quantized model's routing
+  std::vector<DistributionDiff> positions;  ///< [tokens]; empty in local mode
+};
+
 class Channel {
  public:
   Channel(const ChannelOptions& options, const DecoderModel& model, ThreadPool& threads);
@@ -28,9 +34,10 @@ class Channel {
   /// A chunk of the sequence and the original's logits for it [count, V]; nothing to do in local mode.
   void append(std::span<const std::int32_t> tokens, std::int64_t begin, std::span<const std::int32_t> sequence,
               const float* original_logits);
-  void finish(std::span<const std::int32_t> sequence, const RoutingTrace& original);
-  /// Of the sequence just finished.
-  const std::vector<LayerTrace>& layers() const noexcept { return layers_; }
+  /// Ends the sequence; original: its routing in the original.
+  const SequenceOutcome& finish(std::span<const std::int32_t> sequence, const RoutingTrace& original);
+  /// Counts a sequence that finish() has given here or in another rank. In the order of the text.
+  void add(std::span<const LayerTrace> original, const SequenceOutcome& outcome);
   AuditComparison summary(const TokenRows& rows) const;
 
  private:
@@ -42,8 +49,7 @@ class Channel {
   std::unique_ptr<LocalRunner> local_;  ///< local
   std::optional<LanguageComparison> language_;
   std::vector<float> logits_;                ///< [chunk, V]
-  std::vector<DistributionDiff> positions_;  ///< [tokens of the sequence]
-  std::vector<LayerTrace> layers_;
+  SequenceOutcome outcome_;                  ///< of the sequence under way
 };
 
 }  // namespace kedge

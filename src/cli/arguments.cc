@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "cli/command.h"
+#include "comm/communicator.h"
 #include "kedge/error.h"
 
 namespace kedge::cli {
@@ -114,6 +115,8 @@ std::string value_name(const Flag& flag) {
   }
   return "";
 }
+
+bool Arguments::is_root() const noexcept { return ranks_ == nullptr || ranks_->is_root(); }
 
 bool Arguments::given(std::string_view name) const { return values_.contains(name); }
 

@@ -52,7 +52,8 @@ int run_audit(const Arguments& arguments) {
   if (options.save_traces && options.out.empty()) {
     throw Error(ErrorCode::usage, "--save-traces is given without a folder to write to", "--out DIR");
   }
-  const AuditReport report = audit(options);
+  const AuditReport report = audit(options, arguments.ranks());
+  if (!arguments.is_root()) return 0;
   print(arguments.flag("json") ? audit_json(report) : audit_table(report));
   flush_output();
   if (!options.out.empty()) {
@@ -71,6 +72,8 @@ constinit const Command audit_command{
     .flags = kFlags,
     .common = kComputeFlags,
     .example = "kedge audit models/demo-4m demo-w4 --text models/demo-text.txt --out demo-out",
-    .run = run_audit};
+    .run = run_audit,
+    .details = "Started by mpirun, the ranks share the sequences; the report is that of one rank.",
+    .ranks = true};
 
 }  // namespace kedge::cli

@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
 #include <string_view>
@@ -16,7 +17,9 @@
 #include "cli/help.h"
 #include "cli/output.h"
 #include "cli/parse.h"
+#include "cli/ranks.h"
 #include "cli/torch_binary.h"
+#include "comm/communicator.h"
 #include "kedge/error.h"
 
 namespace kedge::cli {
@@ -38,7 +41,7 @@ std::string version_text(const TorchPart* torch) {
   throw Error(ErrorCode::usage, "there is no command \"" + name + "\"", "one of " + known);
 }
 
-int dispatch(const std::vector<std::string>& words, const TorchPart* torch) {
+int dispatch(const std::vector<std::string>& words, const TorchPart* torch, std::unique_ptr<Communicator>& ranks) {
   if (words.empty()) {
     throw Error(ErrorCode::usage, "no command is given", "", "run \"kedge --help\" for the list");
   }
@@ -63,27 +66,30 @@ int dispatch(const std::vector<std::string>& words, const TorchPart* torch) {
     exec_torch(words);
   }
   arguments->set_torch(torch);
-  if (!command->common.empty()) set_quiet(arguments->flag("quiet"));
+  ranks = started_ranks(*command);
+  arguments->set_ranks(ranks.get());
+  const bool speaks = ranks == nullptr || ranks->is_root();
+  if (!command->common.empty()) set_quiet(arguments->flag("quiet") || !speaks);
   return command->run(*arguments);
 }
 
 // One line, whatever a file's name or content brings in.
-void complain(std::string_view message, std::string_view detail = {}) noexcept {
+void say(int rank, std::string_view message, std::string_view detail = {}) noexcept {
   std::fputs("kedge: ", stderr);
+  if (rank > 0) std::fprintf(stderr, "rank %d: ", rank);
   for (const std::string_view part : {message, detail}) {
     for (const char c : part) std::fputc(static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c, stderr);
   }
   std::fputc('\n', stderr);
 }
 
-}  // namespace
-
-int run(int argc, char** argv, const TorchPart* torch) noexcept {
-  std::signal(SIGPIPE, SIG_IGN);
-  install_interrupt_handler();
+int guarded(const std::vector<std::string>& words, const TorchPart* torch,
+            std::unique_ptr<Communicator>& ranks) noexcept {
+  const auto complain = [&](std::string_view message, std::string_view detail = {}) {
+    say(ranks == nullptr ? 0 : ranks->rank(), message, detail);
+  };
   try {
-    const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);
-    const int code = dispatch(words, torch);
+    const int code = dispatch(words, torch, ranks);
     flush_output();
     return code;
   } catch (const Error& error) {
@@ -101,6 +107,17 @@ int run(int argc, char** argv, const TorchPart* torch) noexcept {
     complain("this is a bug in kedge, please report it: an unknown exception");
     return kBug;
   }
+}
+
+}  // namespace
+
+int run(int argc, char** argv, const TorchPart* torch) noexcept {
+  std::signal(SIGPIPE, SIG_IGN);
+  install_interrupt_handler();
+  std::unique_ptr<Communicator> ranks;
+  const int code = guarded({argv + (argc > 0 ? 1 : 0), argv + argc}, torch, ranks);
+  if (code != 0 && ranks != nullptr) ranks->abort(code);  // the others would wait for this one
+  return code;
 }
 
 }  // namespace kedge::cli

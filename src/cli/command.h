@@ -12,6 +12,10 @@
 
 #include "kedge/options.h"
 
+namespace kedge {
+class Communicator;
+}
+
 namespace kedge::cli {
 
 enum class FlagType {
@@ -57,10 +61,11 @@ struct Command {
   std::span<const Flag> common;  ///< shared by the commands of its kind
   const char* example;
   int (*run)(const Arguments& arguments);
-  const char* recipe_flag = nullptr;  ///< names a file with more flags (cli/recipe_file.h)
   const char* details = "";  ///< a paragraph for help and docs
   Needs needs = Needs::nothing;
   Needs (*needs_with)(const Arguments& arguments) = nullptr;  ///< where that depends on the arguments
+  const char* recipe_flag = nullptr;  ///< names a file with more flags (cli/recipe_file.h)
+  bool ranks = false;                 ///< shares its work where mpirun has started it (comm/communicator.h)
 };
 
 std::span<const Command* const> commands() noexcept;
@@ -93,6 +98,11 @@ class Arguments {
   const TorchPart* torch() const noexcept { return torch_; }
   void set_torch(const TorchPart* torch) noexcept { torch_ = torch; }
 
+  /// Ranks to share the work with; null: none.
+  Communicator* ranks() const noexcept { return ranks_; }
+  bool is_root() const noexcept;  ///< the rank that prints
+  void set_ranks(Communicator* ranks) noexcept { ranks_ = ranks; }
+
   /// Positionals under their names, flags under theirs. Error(usage) for a value that the table refuses.
   void set(const Positional& positional, std::string value);
   void set(const Flag& flag, std::vector<std::string> values, const std::string& spelling);
@@ -100,6 +110,7 @@ class Arguments {
  private:
   const Command* command_;
   const TorchPart* torch_ = nullptr;
+  Communicator* ranks_ = nullptr;
   std::map<std::string, std::vector<std::string>, std::less<>> values_;
 };
 

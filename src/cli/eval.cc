@@ -101,7 +101,8 @@ int run_eval(const Arguments& arguments) {
   options.out = arguments.text("out");
   options.overwrite = arguments.flag("overwrite");
   options.runtime = runtime_options(arguments);
-  const EvaluateResult result = evaluate(options);
+  const EvaluateResult result = evaluate(options, arguments.ranks());
+  if (!arguments.is_root()) return 0;
   print(arguments.flag("json") ? result.json : evaluate_table(result));
   if (!arguments.flag("json") && (arguments.flag("confidence") || options.votes > 0)) {
     print("\n" + evaluate_confidence_table(result));
@@ -125,6 +126,8 @@ constinit const Command eval_command{.name = "eval",
                                      .details =
                                          "Prompts, answers, metrics and the drawing of examples follow "
                                          "lm-evaluation-harness. Log-likelihoods are computed "
-                                         "many at a time, and what prompts have in common once."};
+                                         "many at a time, and what prompts have in common once. Started by mpirun, the "
+                                         "ranks share the requests; the results are those of one rank.",
+                                     .ranks = true};
 
 }  // namespace kedge::cli

@@ -417,11 +417,11 @@ constinit const Command quantize_command{
     .common = kPlainFlags,
     .example = "kedge quantize models/demo-4m demo-w4 --scheme w4a16-g128",
     .run = run_quantize,
-    .recipe_flag = "recipe",
     .details =
         "Attention, MLP and expert matrices are quantized; routers, norms, embeddings and lm_head stay as they "
         "are. One layer is in memory at a time. A run that was stopped leaves DST.partial; the same command "
         "resumes it and gives the bytes of an undisturbed run. Methods that tune by gradients run in kedge-torch.",
-    .needs_with = needs_of};
+    .needs_with = needs_of,
+    .recipe_flag = "recipe"};
 
 }  // namespace kedge::cli

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <memory>
 #include <optional>
 #include <set>
 #include <utility>
@@ -14,6 +15,8 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/version.h"
+#include "comm/bytes.h"
+#include "comm/communicator.h"
 #include "eval/evaluate_report.h"
 #include "eval/generator.h"
 #include "eval/outcome.h"
@@ -81,11 +84,48 @@ RequestScore summed(std::span<const RequestScore> windows) {
   return out;
 }
 
+std::string to_bytes(std::span<const RequestScore> scores) {
+  ByteWriter writer;
+  for (const RequestScore& score : scores) {
+    writer.put(score.loglikelihood);
+    writer.put(score.is_greedy);
+    writer.put(score.token_logprobs);
+    writer.put(std::string_view(score.text));
+  }
+  return writer.bytes();
+}
+
+RequestScore take_score(ByteReader& reader) {
+  RequestScore score;
+  score.loglikelihood = reader.take<double>();
+  score.is_greedy = reader.take<bool>();
+  score.token_logprobs = reader.take_list<double>();
+  score.text = reader.take_text();
+  return score;
+}
+
+// [ranks + 1]: neighbouring requests, which share beginnings, stay with one rank; about as many tokens for each.
+std::vector<std::size_t> shares(std::span<const ScoreRequest> requests, int ranks) {
+  const auto tokens = [](const ScoreRequest& request) { return request.context.size() + request.continuation.size(); };
+  std::size_t all = 0, seen = 0;
+  for (const ScoreRequest& request : requests) all += tokens(request);
+  std::vector<std::size_t> bounds = {0};
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    while (bounds.size() < static_cast<std::size_t>(ranks) && seen * static_cast<std::size_t>(ranks) >= all * bounds.size()) {
+      bounds.push_back(i);
+    }
+    seen += tokens(requests[i]);
+  }
+  bounds.resize(static_cast<std::size_t>(ranks) + 1, requests.size());
+  return bounds;
+}
+
 class Evaluation {
  public:
-  Evaluation(const EvaluateOptions& options, const EvalPlan& plan, EvaluateResult& result)
+  Evaluation(const EvaluateOptions& options, const EvalPlan& plan, Communicator& ranks, EvaluateResult& result)
       : options_(options),
         plan_(plan),
+        ranks_(ranks),
         result_(result),
         load_options_(make_load_options(options.runtime)),
         threads_(options.runtime.threads),
@@ -107,19 +147,22 @@ class Evaluation {
       offsets.push_back(static_cast<std::size_t>(result_.requests));
       result_.requests += static_cast<std::int64_t>(encoded.back().requests.size());
     }
-    ProgressFile progress(options_.out.empty() ? fs::path() : options_.out / "progress.jsonl", plan_hash());
-    Progress bar("eval", result_.requests, "requests");
+    ProgressFile progress(options_.out, plan_hash(), ranks_);
+    std::optional<Progress> bar;
+    if (ranks_.is_root()) bar.emplace("eval", result_.requests, "requests");
     std::int64_t done = 0;
     for (std::size_t u = 0; u < plan_.units.size(); ++u) {
       const EvalUnit& unit = plan_.units[u];
-      const std::vector<RequestScore> scores = score_unit(
-          unit, encoded[u], offsets[u], progress, [&](std::int64_t more) { bar.update(done += more, unit.name); });
-      finish_unit(unit, encoded[u], scores);
+      const std::vector<RequestScore> scores =
+          score_unit(unit, encoded[u], offsets[u], progress, [&](std::int64_t more) {
+            if (bar) bar->update(done += more, unit.name);
+          });
+      if (ranks_.is_root()) finish_unit(unit, encoded[u], scores);
       encoded[u].requests = {};
     }
-    bar.finish();
-    result_.tokens_asked = scorer_.tokens_asked();
-    result_.tokens_computed = scorer_.tokens_computed();
+    count_tokens();
+    if (!ranks_.is_root()) return;
+    bar->finish();
     add_groups();
     write_outputs();
     progress.remove();
@@ -150,19 +193,24 @@ class Evaluation {
       }
     }
     advance(static_cast<std::int64_t>(scores.size() - open.size()));
+    const std::vector<std::size_t> bounds = shares(open, ranks_.size());
+    const std::size_t first = bounds[static_cast<std::size_t>(ranks_.rank())];
+    const std::size_t count = bounds[static_cast<std::size_t>(ranks_.rank()) + 1] - first;
     std::int64_t in_round = 0;
+    std::vector<RequestScore> own(count);
     const auto done = [&](std::size_t i, const RequestScore& score) {
-      scores[open_index[i]] = score;
-      progress.add(offset + open_index[i], score);
+      own[i] = score;
+      progress.add(offset + open_index[first + i], score);
       ++in_round;
     };
     const auto finished_round = [&] {
       progress.flush();
       advance(std::exchange(in_round, 0));
     };
+    const std::span<const ScoreRequest> share = std::span<const ScoreRequest>(open).subspan(first, count);
     if (unit.task->output_type == OutputType::generate_until) {
       std::vector<TextRequest> texts;
-      for (const ScoreRequest& request : open) {
+      for (const ScoreRequest& request : share) {
         texts.push_back({request.context, &unit.task->until, unit.task->max_gen_toks});
       }
       generator_.generate(texts, [&](std::size_t i, const std::string& text) {
@@ -170,9 +218,37 @@ class Evaluation {
         finished_round();
       });
     } else {
-      scorer_.score(open, done, finished_round);
+      scorer_.score(share, done, finished_round);
     }
+    gather_scores(own, open_index, bounds, scores, advance);
     return scores;
+  }
+
+  // At rank 0: the shares of all ranks.
+  template <class F>
+  void gather_scores(std::span<const RequestScore> own, const std::vector<std::size_t>& open_index,
+                     const std::vector<std::size_t>& bounds, std::vector<RequestScore>& scores, F&& advance) {
+    for (std::size_t i = 0; i < own.size(); ++i) {
+      scores[open_index[bounds[static_cast<std::size_t>(ranks_.rank())] + i]] = own[i];
+    }
+    if (ranks_.size() == 1) return;
+    const std::vector<std::string> all = ranks_.gather(to_bytes(own));
+    for (std::size_t rank = 1; rank < all.size(); ++rank) {
+      ByteReader reader(all[rank]);
+      for (std::size_t i = bounds[rank]; i < bounds[rank + 1]; ++i) scores[open_index[i]] = take_score(reader);
+      advance(static_cast<std::int64_t>(bounds[rank + 1] - bounds[rank]));
+    }
+  }
+
+  void count_tokens() {
+    ByteWriter writer;
+    writer.put(scorer_.tokens_asked());
+    writer.put(scorer_.tokens_computed());
+    for (const std::string& bytes : ranks_.gather(writer.bytes())) {
+      ByteReader reader(bytes);
+      result_.tokens_asked += reader.take<std::int64_t>();
+      result_.tokens_computed += reader.take<std::int64_t>();
+    }
   }
 
   void finish_unit(const EvalUnit& unit, const EncodedUnit& encoded, const std::vector<RequestScore>& scores) {
@@ -273,6 +349,7 @@ class Evaluation {
 
   const EvaluateOptions& options_;
   const EvalPlan& plan_;
+  Communicator& ranks_;
   EvaluateResult& result_;
   LoadOptions load_options_;
   ThreadPool threads_;
@@ -289,7 +366,9 @@ class Evaluation {
 
 }  // namespace
 
-EvaluateResult evaluate(const EvaluateOptions& options) {
+EvaluateResult evaluate(const EvaluateOptions& options, Communicator* given_ranks) {
+  const std::unique_ptr<Communicator> alone = given_ranks == nullptr ? single_rank() : nullptr;
+  Communicator& ranks = given_ranks == nullptr ? *alone : *given_ranks;
   EvaluateResult result;
   result.options = options;
   if (options.votes < 0 || !(options.temperature > 0) || !std::isfinite(options.temperature)) {
@@ -298,16 +377,17 @@ EvaluateResult evaluate(const EvaluateOptions& options) {
   }
   const EvalPlan plan = make_plan(options);
   std::optional<OutFolder> folder;
-  if (!options.out.empty()) {
+  if (!options.out.empty() && ranks.is_root()) {
     std::vector<std::string> files = {"results.json"};
     for (const EvalUnit& unit : plan.units) files.push_back(samples_file_name(unit.name));
     // Samples of finished tasks lie beside the progress of a run that goes on.
-    const bool goes_on = fs::exists(options.out / "progress.jsonl");
+    const bool goes_on = ProgressFile::exists(options.out);
     require_free(options.out, files, options.overwrite || goes_on);
     folder.emplace(options.out);
   }
+  ranks.barrier();  // the folder is there
   const auto start = std::chrono::steady_clock::now();
-  Evaluation evaluation(options, plan, result);
+  Evaluation evaluation(options, plan, ranks, result);
   result.load_seconds = seconds_since(start);
   evaluation.run();
   return result;

@@ -10,15 +10,17 @@
 #include <map>
 #include <string>
 
+#include "comm/communicator.h"
 #include "eval/scorer.h"
 
 namespace kedge {
 
+/// One per rank, each written by its rank and read by all: progress.jsonl, progress-1.jsonl, ...
 class ProgressFile {
  public:
-  /// An empty path: nothing is kept. A file of the same plan is read, then continued; Error(mismatch): one of another
-  /// plan. Error(bad_file), Error(io).
-  ProgressFile(const std::filesystem::path& path, const std::string& plan);
+  /// An empty folder: nothing is kept. Files of the same plan are read, of however many ranks, then that of `ranks`' rank
+  /// is continued. All ranks are to call. Error(mismatch): a file of another plan. Error(bad_file), Error(io).
+  ProgressFile(const std::filesystem::path& folder, const std::string& plan, Communicator& ranks);
   ~ProgressFile();
   ProgressFile(const ProgressFile&) = delete;
   ProgressFile& operator=(const ProgressFile&) = delete;
@@ -26,13 +28,15 @@ class ProgressFile {
   const std::map<std::size_t, RequestScore>& finished() const noexcept { return finished_; }
   void add(std::size_t request, const RequestScore& score);
   void flush();
-  /// All is done and written elsewhere.
+  /// All is done and written elsewhere: removes the files of all ranks.
   void remove();
+  /// Has a run left files there?
+  static bool exists(const std::filesystem::path& folder);
 
  private:
-  void read(const std::string& plan);
+  void read(const std::filesystem::path& file, const std::string& plan, bool own);
   void append(const std::string& line);
-  std::filesystem::path path_;
+  std::filesystem::path folder_, path_;
   std::map<std::size_t, RequestScore> finished_;
   std::FILE* file_ = nullptr;
 };

@@ -1,0 +1,187 @@
+// Work that is shared by ranks: the same results as one rank's, bit for bit; a rank that dies ends the others.
+#include <thread>
+
+#include "base/json.h"
+#include "comm/communicator.h"
+#include "kedge/audit.h"
+#include "kedge/error.h"
+#include "kedge/evaluate.h"
+#include "kedge/quantize.h"
+#include "process.h"
+
+namespace kedge {
+namespace {
+
+using trips::kDemo;
+using trips::kDemoText;
+using trips::run;
+using trips::slurp;
+using trips::TemporaryFolder;
+namespace fs = std::filesystem;
+
+// f(ranks) on each of `size` ranks, threads of this process; an Error of one ends the others.
+template <class F>
+void on_ranks(int size, F f) {
+  auto ranks = thread_ranks(size);
+  std::vector<std::thread> threads;
+  for (auto& rank : ranks) {
+    threads.emplace_back([&f, &rank] {
+      try {
+        f(*rank);
+      } catch (const Error& error) {
+        ADD_FAILURE() << error.what();
+        rank->abort(error.exit_code());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+class Ranks : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TemporaryFolder;
+    QuantizeOptions options;
+    options.source = kDemo;
+    options.destination = *folder_ / "w3";
+    options.scheme = "w3a16-g64";
+    options.method = "rtn";
+    quantize(options);
+  }
+  static void TearDownTestSuite() { delete folder_; }
+  static fs::path w3() { return *folder_ / "w3"; }
+  static TemporaryFolder* folder_;
+};
+TemporaryFolder* Ranks::folder_ = nullptr;
+
+// All that does not say when and how it was run.
+Json results_of(const fs::path& file) {
+  Json report = read_json(file);
+  report.erase("provenance");
+  for (const char* volatile_key : {"seconds", "load_seconds", "score_seconds", "tokens_computed", "tokens_asked"}) {
+    if (report.contains("results")) report["results"].erase(volatile_key);
+  }
+  return report;
+}
+
+TEST_F(Ranks, AuditIsTheSameForAnyNumberOfThem) {
+  const TemporaryFolder folder;
+  AuditOptions options;
+  options.original = kDemo;
+  options.quantized = w3();
+  options.texts = {kDemoText};
+  options.seqlen = 48;
+  options.limit = 7;  // not a multiple of the ranks
+  options.mode = AuditMode::both;
+  options.save_traces = true;
+  options.runtime.threads = 1;
+  for (const int size : {1, 2, 3}) {
+    options.out = folder / std::to_string(size);
+    on_ranks(size, [&](Communicator& ranks) { audit(options, size == 1 ? nullptr : &ranks); });
+  }
+  const Json alone = results_of(folder / "1" / "report.json");
+  EXPECT_GT(alone["results"].size(), 3u);
+  for (const char* size : {"2", "3"}) {
+    EXPECT_EQ(results_of(folder / size / "report.json"), alone) << size;
+    for (const char* trace : {"original.trace.safetensors", "quantized.trace.safetensors"}) {
+      EXPECT_EQ(slurp(folder / size / trace), slurp(folder / "1" / trace)) << size << " " << trace;
+    }
+  }
+}
+
+TEST_F(Ranks, EvalIsTheSameForAnyNumberOfThem) {
+  const TemporaryFolder folder;
+  EvaluateOptions options;
+  options.model = kDemo;
+  options.tasks = {"piqa", "lambada_openai", "gsm8k"};
+  options.limit = 6;
+  options.runtime.threads = 1;
+  for (const int size : {1, 2, 3}) {
+    options.out = folder / std::to_string(size);
+    on_ranks(size, [&](Communicator& ranks) { evaluate(options, size == 1 ? nullptr : &ranks); });
+  }
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder / "1")) names.push_back(entry.path().filename());
+  EXPECT_EQ(names.size(), 4u);
+  for (const char* size : {"2", "3"}) {
+    EXPECT_FALSE(fs::exists(folder / size / "progress.jsonl"));
+    for (const std::string& name : names) {
+      SCOPED_TRACE(size + (" " + name));
+      if (name == "results.json") {
+        EXPECT_EQ(results_of(folder / size / name)["results"], results_of(folder / "1" / name)["results"]);
+      } else {
+        EXPECT_EQ(slurp(folder / size / name), slurp(folder / "1" / name));
+      }
+    }
+  }
+}
+
+TEST_F(Ranks, AnErrorOfOneIsAnErrorOfAll) {
+  AuditOptions options;
+  options.original = kDemo;
+  options.quantized = w3();
+  options.texts = {kDemoText};
+  options.seqlen = 16;
+  options.limit = 4;
+  const TemporaryFolder folder;
+  options.out = folder / "out";
+  fs::create_directories(options.out);
+  trips::spit(options.out / "report.json", "{}");  // rank 0 alone refuses to write over it
+  auto ranks = thread_ranks(2);
+  int refused = 0;
+  std::mutex mutex;
+  std::vector<std::thread> threads;
+  for (auto& rank : ranks) {
+    threads.emplace_back([&] {
+      try {
+        audit(options, rank.get());
+      } catch (const Error&) {
+        rank->abort(1);
+        const std::lock_guard lock(mutex);
+        ++refused;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(refused, 2);
+}
+
+TEST_F(Ranks, CommandsThatDoNotShareSaySo) {
+  trips::Call call;
+  call.arguments = {"run", kDemo, "-p", "x"};
+  call.environment = {"OMPI_COMM_WORLD_SIZE=2"};
+  const trips::Result result = run(call);
+  EXPECT_EQ(result.exit_code, static_cast<int>(ErrorCode::usage));
+  EXPECT_NE(result.err.find("does not share its work"), std::string::npos) << result.err;
+}
+
+#ifdef KEDGE_MPIRUN
+trips::Result under_mpirun(const std::string& size, const std::vector<std::string>& words) {
+  trips::Call call;
+  call.program = KEDGE_MPIRUN;
+  call.arguments = {"--allow-run-as-root", "--oversubscribe", "--mca", "mpi_yield_when_idle", "1", "--mca",
+                    "btl_vader_single_copy_mechanism", "none", "-n", size, KEDGE_BINARY};
+  call.arguments.insert(call.arguments.end(), words.begin(), words.end());
+  return run(call);
+}
+
+TEST_F(Ranks, ProcessesOfMpirunGiveTheSameAudit) {
+  const TemporaryFolder folder;
+  const auto words = [&](const std::string& out) {
+    return std::vector<std::string>{"audit",    kDemo,     w3().string(), "--text",    kDemoText, "--seqlen", "32",
+                                    "--limit",  "5",       "--threads",   "1",         "--out",            (folder / out).string()};
+  };
+  ASSERT_EQ(run(words("alone")).exit_code, 0);
+  const trips::Result two = under_mpirun("2", words("two"));
+  ASSERT_EQ(two.exit_code, 0) << two.err;
+  EXPECT_EQ(results_of(folder / "two" / "report.json"), results_of(folder / "alone" / "report.json"));
+  EXPECT_EQ(two.out.find("Jaccard"), two.out.rfind("Jaccard")) << "printed by more than one rank";
+
+  const trips::Result again = under_mpirun("2", words("two"));
+  EXPECT_NE(again.exit_code, 0);
+  EXPECT_NE(again.err.find("report.json"), std::string::npos) << again.err;
+}
+#endif
+
+}  // namespace
+}  // namespace kedge
