@@ -70,6 +70,8 @@ struct TrainReport {
 /// device; a loss that is not finite: the message says where, the last checkpoint stays), mismatch (OUT holds a run
 /// with other settings or of another architecture, a tokenizer with ids beyond the vocabulary), exists (OUT holds a
 /// finished run, or another process trains there), io (disk full), interrupted (a checkpoint was written first).
-TrainReport train(const TrainOptions& options);
+/// ranks: share the sequences of each step; only rank 0 writes and has the report. null: one rank.
+class Communicator;
+TrainReport train(const TrainOptions& options, Communicator* ranks = nullptr);
 
 }  // namespace kedge

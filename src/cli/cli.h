@@ -4,6 +4,7 @@
 #include <string>
 
 namespace kedge {
+class Communicator;
 class LayerTunerFactory;
 struct TrainOptions;
 struct TrainReport;
@@ -15,7 +16,7 @@ namespace kedge::cli {
 struct TorchPart {
   std::string version;  ///< of libtorch
   LayerTunerFactory* tuners = nullptr;
-  TrainReport (*train)(const TrainOptions& options) = nullptr;
+  TrainReport (*train)(const TrainOptions& options, Communicator* ranks) = nullptr;
 };
 
 /// torch: null in kedge itself, which hands commands that need libtorch to kedge-torch (cli/torch_binary.h).

@@ -232,7 +232,8 @@ std::string report_text(const TrainReport& report) {
 int run_train(const Arguments& arguments) {
   KEDGE_CHECK(arguments.torch() != nullptr);
   const TrainOptions options = train_options(arguments);
-  const TrainReport report = arguments.torch()->train(options);
+  const TrainReport report = arguments.torch()->train(options, arguments.ranks());
+  if (!arguments.is_root()) return 0;
   print(arguments.flag("json") ? read_json(options.out / "training.json").dump(2) + "\n" : report_text(report));
   note(fmt::format("wrote {} ({:.0f} tokens/s)", options.out.string(), report.tokens_per_second));
   return 0;
@@ -254,7 +255,9 @@ constinit const Command train_command{
     .details =
         "Runs in kedge-torch. The text is cut into sequences of --seqlen tokens. A run that was stopped, by Ctrl-C or "
         "a "
-        "kill, goes on with the same command from its newest checkpoint, as if it had not been stopped.",
-    .needs_with = needs_of};
+        "kill, goes on with the same command from its newest checkpoint, as if it had not been stopped. "
+        "Started by mpirun, the ranks share the sequences of each step.",
+    .needs_with = needs_of,
+    .ranks = true};
 
 }  // namespace kedge::cli

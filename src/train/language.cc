@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <optional>
 
@@ -16,6 +17,7 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "comm/communicator.h"
 #include "generate/corpus.h"
 #include "io/folder.h"
 #include "kedge/error.h"
@@ -75,7 +77,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 class LanguageRun {
  public:
-  explicit LanguageRun(const TrainOptions& options);
+  LanguageRun(const TrainOptions& options, Communicator* ranks);
   TrainReport run();
 
  private:
@@ -90,6 +92,8 @@ class LanguageRun {
   bool is_due(std::int64_t step, std::int64_t every) const { return every > 0 && step % every == 0; }
 
   TrainOptions options_;
+  std::unique_ptr<Communicator> alone_;
+  Communicator& ranks_;
   Schedule schedule_;
   twin::Options model_options_;
   Json config_;
@@ -107,8 +111,15 @@ class LanguageRun {
   TrainReport report_;
 };
 
-LanguageRun::LanguageRun(const TrainOptions& options) : options_(options) {
+LanguageRun::LanguageRun(const TrainOptions& options, Communicator* ranks)
+    : options_(options),
+      alone_(ranks == nullptr ? single_rank() : nullptr),
+      ranks_(ranks == nullptr ? *alone_ : *ranks) {
   check(options_);
+  if (options_.batch_size % ranks_.size() != 0) {
+    throw Error(ErrorCode::usage, fmt::format("{} sequences of a step for {} ranks", options_.batch_size, ranks_.size()),
+                "a multiple of the number of ranks", "give another --batch-size");
+  }
   schedule_ = schedule_of(options_);
   model_options_ = model_options(options_);
   report_.threads = options_.threads > 0 ? options_.threads : usable_cpus();
@@ -116,7 +127,9 @@ LanguageRun::LanguageRun(const TrainOptions& options) : options_(options) {
   // Elsewhere than on a CPU some of libtorch's gradients add in any order unless asked not to.
   if (!model_options_.device.is_cpu()) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
   read_inputs();
-  open_out();
+  if (ranks_.is_root()) open_out();
+  ranks_.barrier();
+  resumed_ = newest_checkpoint(options_.out);
   make_trainer();
 }
 
@@ -151,8 +164,7 @@ void LanguageRun::open_out() {
     throw Error(ErrorCode::exists, options_.out.string() + " holds a finished run", "",
                 "choose another --out or remove it");
   }
-  resumed_ = newest_checkpoint(options_.out);
-  if (!resumed_ && (fs::exists(options_.out / "config.json") || fs::exists(options_.out / "model.safetensors"))) {
+  if (!newest_checkpoint(options_.out) && (fs::exists(options_.out / "config.json") || fs::exists(options_.out / "model.safetensors"))) {
     throw Error(ErrorCode::exists, options_.out.string() + " holds a model that this command did not train", "",
                 "choose another --out");
   }
@@ -165,9 +177,11 @@ void LanguageRun::make_trainer() {
     const Json state = read_state(*resumed_);
     check_same_settings(state.contains("settings") ? state["settings"] : Json(), settings_, resumed_->path.string());
     const auto threads = json_get<std::int64_t>(state, "threads", resumed_->path.string());
-    if (threads != report_.threads) {
-      warn(fmt::format("the run was begun with {} threads and goes on with {}: its losses will differ in the last bits",
-                       threads, report_.threads));
+    const auto ranks = json_get_or<std::int64_t>(state, "ranks", 1, resumed_->path.string());
+    if (threads != report_.threads || ranks != ranks_.size()) {
+      warn(fmt::format("the run was begun with {} threads in each of {} ranks and goes on with {} in {}: its losses will "
+                       "differ in the last bits",
+                       threads, ranks, report_.threads, ranks_.size()));
     }
     first = read_weights(resumed_->path, spec_, on_host);
   } else if (!options_.init.empty()) {
@@ -176,26 +190,27 @@ void LanguageRun::make_trainer() {
     const double deviation = json_get_or<double>(config_, "initializer_range", 0.02, "the config");
     first = twin::random_parameters(twin::list_parameters(spec_), options_.seed, on_host, deviation);
   }
-  trainer_.emplace(spec_, first, trainer_settings(options_), model_options_);
+  trainer_.emplace(spec_, first, trainer_settings(options_), model_options_, &ranks_);
   if (resumed_) {
     read_optimizer(*resumed_, trainer_->optimizer());
     report_.resumed_from = resumed_->step;
     note(fmt::format("going on after step {} of {}", resumed_->step, options_.steps));
   }
   batches_.emplace(rows_.rows, options_.batch_size, options_.shuffle, options_.seed);
-  log_.emplace(options_.out / kLogFile, report_.resumed_from);
+  if (ranks_.is_root()) log_.emplace(options_.out / kLogFile, report_.resumed_from);
 }
 
 TrainReport LanguageRun::run() {
   const auto start = std::chrono::steady_clock::now();
   const std::int64_t tokens_per_step = options_.batch_size * options_.seqlen, from = report_.resumed_from;
-  progress_.emplace("train", (options_.steps - from) * tokens_per_step, "tokens");
+  if (ranks_.is_root()) progress_.emplace("train", (options_.steps - from) * tokens_per_step, "tokens");
   for (std::int64_t step = from + 1; step <= options_.steps; ++step) {
     stop_if_interrupted(step - 1);
     one_step(step);
     if (is_due(step, options_.eval_every)) evaluate(step);
     if (is_due(step, options_.save_every) || step == options_.steps) save(step);
   }
+  if (!ranks_.is_root()) return report_;
   progress_->finish();
   report_.steps = options_.steps;
   report_.tokens = options_.steps * tokens_per_step;
@@ -208,7 +223,9 @@ TrainReport LanguageRun::run() {
 void LanguageRun::one_step(std::int64_t step) {
   const auto start = std::chrono::steady_clock::now();
   const double lr = schedule_.at(step);
-  const StepResult result = trainer_->step(batches_->at_step(step), lr, step);
+  const std::int64_t share = options_.batch_size / ranks_.size();
+  const StepResult result = trainer_->step(batches_->at_step(step).narrow(0, ranks_.rank() * share, share), lr, step);
+  if (!ranks_.is_root()) return;
   const std::int64_t tokens = options_.batch_size * options_.seqlen;
   Json peaks = Json::array();
   double highest = 0;
@@ -234,21 +251,27 @@ void LanguageRun::evaluate(std::int64_t step) {
   evaluated_ = step;
   Evaluation result;
   const auto count = static_cast<std::int64_t>(valid_.rows.size());
-  for (std::int64_t begin = 0; begin < count; begin += options_.batch_size) {
+  for (std::int64_t begin = 0; ranks_.is_root() && begin < count; begin += options_.batch_size) {
     trainer_->evaluate(rows_tensor(valid_.rows, begin, std::min(count, begin + options_.batch_size)), result);
   }
+  if (!ranks_.is_root()) return;
   report_.valid_loss = result.nll / static_cast<double>(result.tokens);
   log_->write({{"step", step}, {"valid_loss", report_.valid_loss}, {"expert_counts", result.load}});
 }
 
 void LanguageRun::save(std::int64_t step) {
-  const Json state = {
-      {"schema", "kedge.trainer-state/1"}, {"step", step}, {"threads", report_.threads}, {"settings", settings_}};
+  if (!ranks_.is_root()) return;
+  const Json state = {{"schema", "kedge.trainer-state/1"},
+                      {"step", step},
+                      {"threads", report_.threads},
+                      {"ranks", ranks_.size()},
+                      {"settings", settings_}};
   write_checkpoint(options_.out, *trainer_, {config_, tokenizer_->files}, step, state);
   remove_old_checkpoints(options_.out, options_.keep);
 }
 
 void LanguageRun::stop_if_interrupted(std::int64_t step) {
+  if (!ranks_.is_root()) return;  // the root saves, then ends the others
   try {
     throw_if_interrupted();
   } catch (const Error&) {
@@ -279,6 +302,8 @@ void LanguageRun::finish() {
 
 }  // namespace
 
-TrainReport train_language_model(const TrainOptions& options) { return LanguageRun(options).run(); }
+TrainReport train_language_model(const TrainOptions& options, Communicator* ranks) {
+  return LanguageRun(options, ranks).run();
+}
 
 }  // namespace kedge::training

@@ -9,7 +9,7 @@ namespace {
 
 struct TrainKind {
   const char* name;
-  TrainReport (*train)(const TrainOptions& options);
+  TrainReport (*train)(const TrainOptions& options, Communicator* ranks);
 };
 
 constexpr TrainKind kKinds[] = {
@@ -18,10 +18,10 @@ constexpr TrainKind kKinds[] = {
 
 }  // namespace
 
-TrainReport train(const TrainOptions& options) {
+TrainReport train(const TrainOptions& options, Communicator* ranks) {
   std::string known;
   for (const TrainKind& kind : kKinds) {
-    if (options.kind == kind.name) return kind.train(options);
+    if (options.kind == kind.name) return kind.train(options, ranks);
     known += (known.empty() ? "" : ", ") + std::string(kind.name);
   }
   throw Error(ErrorCode::usage, "\"" + options.kind + "\" is nothing to train", "one of " + known);

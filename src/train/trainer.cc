@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "kedge/error.h"
+#include "train/ranks.h"
 #include "train/router_losses.h"
 
 namespace kedge::training {
@@ -41,13 +42,17 @@ std::vector<std::int64_t> to_vector(const at::Tensor& counts) {
   return {first, first + host.numel()};
 }
 
+double mean_over_ranks(Communicator& ranks, double value) { return sum_over_ranks(ranks, value) / ranks.size(); }
+
 bool all_finite(const at::Tensor& x) { return at::isfinite(x).all().item<bool>(); }
 
 }  // namespace
 
 Trainer::Trainer(const ModelSpec& spec, const twin::Parameters& first, const TrainerSettings& settings,
-                 const twin::Options& options)
+                 const twin::Options& options, Communicator* ranks)
     : settings_(settings),
+      alone_(ranks == nullptr ? single_rank() : nullptr),
+      ranks_(ranks == nullptr ? *alone_ : *ranks),
       weights_(spec, first, settings.muon, options.device),
       optimizer_(weights_, settings.optimizer),
       model_(spec, weights_.parameters(), model_options(options)) {}
@@ -56,6 +61,7 @@ StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
   weights_.clear_gradients();
   const twin::Output output = model_.forward(ids);
   const std::vector<at::Tensor> counts = expert_counts(spec(), output.routing);
+  for (const at::Tensor& of_layer : counts) sum_over_ranks(ranks_, of_layer);  // the balance loss is of the whole step
   const RouterLosses router = router_losses(spec(), output.routing, counts);
   const at::Tensor loss = next_token_loss(output.logits, ids, at::Reduction::Mean);
   at::Tensor total = loss;
@@ -63,11 +69,13 @@ StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
   total.backward();
 
   StepResult result;
-  result.loss = loss.item<double>();
-  result.balance_loss = value_or_nan(router.balance);
-  result.z_loss = value_or_nan(router.z);
+  result.loss = mean_over_ranks(ranks_, loss.item<double>());
+  result.balance_loss = mean_over_ranks(ranks_, value_or_nan(router.balance));
+  result.z_loss = mean_over_ranks(ranks_, value_or_nan(router.z));
+  const double all = mean_over_ranks(ranks_, total.item<double>());
+  average_gradients();
   result.gradient_norm = gradient_norm();
-  if (!std::isfinite(total.item<double>()) || !std::isfinite(result.gradient_norm)) {
+  if (!std::isfinite(all) || !std::isfinite(result.gradient_norm)) {
     refuse_not_finite(ids, result.loss, step);
   }
   if (settings_.clip > 0 && result.gradient_norm + kClipEps > settings_.clip) {
@@ -96,6 +104,16 @@ void Trainer::evaluate(const at::Tensor& ids, Evaluation& result) {
     const std::vector<std::int64_t> here = to_vector(counts[i]);
     result.load[i].resize(here.size());
     for (std::size_t e = 0; e < here.size(); ++e) result.load[i][e] += here[e];
+  }
+}
+
+void Trainer::average_gradients() {
+  if (ranks_.size() == 1) return;
+  for (const UpdateRule rule : kUpdateRules) {
+    const at::Tensor& gradient = weights_.group(rule).gradient;
+    if (!gradient.defined()) continue;
+    sum_over_ranks(ranks_, gradient);
+    gradient.div_(ranks_.size());
   }
 }
 

@@ -5,9 +5,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "train/optimizer.h"
 #include "train/weights.h"
 #include "twin/model.h"
@@ -38,15 +40,16 @@ struct Evaluation {
 class Trainer {
  public:
   /// first: the weights to start from, by canonical names. compute_dtype and device are read of the options.
+  /// ranks: each has a Trainer with the same first weights, which stay the same; null: one rank.
   Trainer(const ModelSpec& spec, const twin::Parameters& first, const TrainerSettings& settings,
-          const twin::Options& options);
+          const twin::Options& options, Communicator* ranks = nullptr);
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  /// ids: [B, T] int64 on the host, T >= 2. step: from 1. A loss or a gradient that is not finite is
+  /// ids: [B, T] int64 on the host, T >= 2: this rank's part of the step, as many rows as the others'. step: from 1. A loss or a gradient that is not finite is
   /// Error(unsupported), which says where it is seen first; the weights are then as before the step.
   StepResult step(const at::Tensor& ids, double lr, std::int64_t step);
-  /// Adds to the result: -ln p of all tokens but the first of each row, and where the tokens went.
+  /// Adds to the result: -ln p of all tokens but the first of each row, and where the tokens went. Of this rank alone.
   void evaluate(const at::Tensor& ids, Evaluation& result);
 
   const ModelSpec& spec() const noexcept { return model_.spec(); }
@@ -56,10 +59,13 @@ class Trainer {
   const Optimizer& optimizer() const noexcept { return optimizer_; }
 
  private:
+  void average_gradients();
   double gradient_norm();
   [[noreturn]] void refuse_not_finite(const at::Tensor& ids, double loss, std::int64_t step);
 
   TrainerSettings settings_;
+  std::unique_ptr<Communicator> alone_;
+  Communicator& ranks_;
   Weights weights_;
   Optimizer optimizer_;
   twin::Model model_;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <thread>
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
@@ -45,9 +46,9 @@ struct Golden {
   }
 
   twin::Model model() const { return twin::Model::load(Checkpoint::open(directory)); }
-  std::unique_ptr<Trainer> trainer(const twin::Options& options = {}) const {
+  std::unique_ptr<Trainer> trainer(const twin::Options& options = {}, Communicator* ranks = nullptr) const {
     const twin::Model first = model();
-    return std::make_unique<Trainer>(first.spec(), first.parameters(), settings, options);
+    return std::make_unique<Trainer>(first.spec(), first.parameters(), settings, options, ranks);
   }
 
   Json json;
@@ -122,6 +123,50 @@ TEST(Trainer, EveryWeightIsReachedAndMoved) {
     EXPECT_EQ(experts, result.load.size() * 8 * 3);
     for (const auto& counts : result.load) {
       for (const std::int64_t count : counts) EXPECT_GT(count, 0);
+    }
+  }
+}
+
+// Balance loss, selection bias, clipping and both optimizers, on the whole batch and shared by two ranks.
+TEST(Trainer, TwoRanksEqualOneWithTheDoubledBatch) {
+  for (const char* name : {"olmoe-adamw.json", "olmoe-muon.json", "deepseek_v3-adamw.json"}) {
+    SCOPED_TRACE(name);
+    const Golden golden(name);
+    constexpr std::int64_t kSteps = 8;
+    const auto ids = [&](std::int64_t step) {
+      const std::size_t n = golden.batches.size(), first = static_cast<std::size_t>(2 * step) % n;
+      return at::cat({golden.batches[first], golden.batches[(first + 1) % n]});
+    };
+    const auto one = golden.trainer();
+    std::vector<StepResult> expected;
+    for (std::int64_t t = 1; t <= kSteps; ++t) expected.push_back(one->step(ids(t), golden.schedule.at(t), t));
+
+    auto ranks = thread_ranks(2);
+    std::vector<std::unique_ptr<Trainer>> trainers(2);
+    std::vector<std::vector<StepResult>> results(2);
+    std::vector<std::thread> threads;
+    for (std::size_t r = 0; r < 2; ++r) {
+      trainers[r] = golden.trainer({}, ranks[r].get());
+      threads.emplace_back([&, r] {
+        for (std::int64_t t = 1; t <= kSteps; ++t) {
+          const at::Tensor all = ids(t);
+          const std::int64_t share = all.size(0) / 2;
+          results[r].push_back(trainers[r]->step(all.narrow(0, static_cast<std::int64_t>(r) * share, share),
+                                                 golden.schedule.at(t), t));
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (std::size_t t = 0; t < kSteps; ++t) {
+      for (std::size_t r = 0; r < 2; ++r) {
+        EXPECT_NEAR(results[r][t].loss, expected[t].loss, 1e-5) << t;
+        EXPECT_NEAR(results[r][t].gradient_norm, expected[t].gradient_norm, 1e-4 * expected[t].gradient_norm) << t;
+        EXPECT_EQ(results[r][t].load, expected[t].load) << t;
+      }
+    }
+    for (std::size_t w = 0; w < one->weights().trained().size(); ++w) {
+      const at::Tensor& first = trainers[0]->weights().trained()[w].value;
+      EXPECT_EQ(to_floats(first), to_floats(trainers[1]->weights().trained()[w].value)) << "the ranks drift apart";
     }
   }
 }

@@ -119,6 +119,31 @@ TEST(Train, KilledFiveTimesGivesTheLossesOfAnUndisturbedRun) {
   EXPECT_EQ(trips::slurp(folder / "killed/model.safetensors"), trips::slurp(folder / "whole/model.safetensors"));
 }
 
+#ifdef KEDGE_MPIRUN
+TEST(Train, TwoProcessesEqualOneAndGoOn) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(trips::run(arguments(folder, "one")).exit_code, 0);
+  const auto two = [&](const std::vector<std::string>& extra) {
+    trips::Call call;
+    call.program = KEDGE_MPIRUN;
+    call.arguments = {"--allow-run-as-root", "--oversubscribe", "--mca", "mpi_yield_when_idle", "1",
+                      "--mca", "btl_vader_single_copy_mechanism", "none", "-n", "2", KEDGE_BINARY};
+    for (const std::string& word : arguments(folder, "two", extra)) call.arguments.push_back(word);
+    return trips::run(call);
+  };
+  const trips::Result result = two({});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto one_rank = losses(folder / "one"), two_ranks = losses(folder / "two");
+  ASSERT_EQ(two_ranks.size(), one_rank.size());
+  const auto loss = [](const std::string& line) { return parse_json(line, "train.jsonl")["loss"].get<double>(); };
+  for (std::size_t i = 0; i < one_rank.size(); ++i) EXPECT_NEAR(loss(two_ranks[i]), loss(one_rank[i]), 1e-5) << i;
+  const trips::Result again = two({});
+  EXPECT_EQ(again.exit_code, static_cast<int>(ErrorCode::exists)) << again.err;
+  const trips::Result odd = two({"--batch-size", "3"});
+  EXPECT_NE(odd.err.find("a multiple of the number of ranks"), std::string::npos) << odd.err;
+}
+#endif
+
 TEST(Train, CtrlCWritesACheckpointAndTheSameCommandGoesOn) {
   const TemporaryFolder folder;
   ASSERT_EQ(trips::run(arguments(folder, "whole")).exit_code, 0);
