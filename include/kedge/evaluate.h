@@ -27,7 +27,8 @@ struct EvaluateOptions {
   bool overwrite = false;    ///< replace results that are in `out`
   std::int64_t votes = 0;    ///< answers sampled per question for self-consistency; 0: none
   double temperature = 0.7;  ///< of these samples
-  std::uint64_t seed = 0;    ///< of these samples
+  std::int64_t mc_samples = 128;  ///< of each likelihood of a masked-diffusion model (src/eval/diffusion_scorer.h)
+  std::uint64_t seed = 0;         ///< of these samples
   RuntimeOptions runtime;
 };
 
@@ -39,7 +40,7 @@ struct EvaluateMetric {
 
 /// How right and how sure a way of answering multiple choices is (src/stats/confidence.h). NaN: nothing to measure.
 struct EvaluateConfidence {
-  std::string way;  ///< "ar", "self-consistency" (src/eval/answer.h)
+  std::string way;  ///< "ar" or "diffusion", "self-consistency" (src/eval/answer.h)
   std::int64_t questions = 0;
   double accuracy = 0, accuracy_error = 0;  ///< with its standard error
   double mean_confidence = 0;

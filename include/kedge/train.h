@@ -21,6 +21,9 @@ struct TrainOptions {
   std::vector<std::filesystem::path> valid;  ///< texts to measure on and not to train on; may be empty
   std::filesystem::path tokenizer;           ///< a directory or a tokenizer.json; empty: init's
   std::filesystem::path out;
+  /// "next-token"; "masked-diffusion": attention looks both ways, masked tokens are filled in, and the config gets a
+  /// mask_token_id, one more token, where it has none; "auto": as the config says.
+  std::string objective = "auto";
 
   std::int64_t steps = 1000;
   std::int64_t batch_size = 16;  ///< sequences of a step

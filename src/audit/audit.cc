@@ -71,6 +71,7 @@ Inputs read_inputs(const AuditOptions& options) {
   const Checkpoint original = Checkpoint::open(options.original), quantized = Checkpoint::open(options.quantized);
   const ModelSpec spec = model_spec(original), quantized_spec = model_spec(quantized);
   require_moe(spec, options.original);
+  spec.require_causal("an audit compares next-token predictions");
   require_comparable(spec, quantized_spec);
   const Tokenizer tokenizer = Tokenizer::open(options.original);
   if (tokenizer.content_hash() != Tokenizer::open(options.quantized).content_hash()) {

@@ -56,6 +56,7 @@ Rows read_ids(const std::filesystem::path& path, std::int64_t vocab_size, std::i
 }
 
 Rows read_rows(const TraceOptions& options, const ModelSpec& spec) {
+  if (options.decode_from > 0) spec.require_causal("tokens are decoded one after the other");
   if (options.ids.empty() == options.texts.empty()) {
     throw Error(ErrorCode::usage, "a trace needs token ids or texts, and not both", {},
                 "give either --ids FILE or --text FILE");

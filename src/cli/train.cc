@@ -54,6 +54,11 @@ constexpr Flag kFlags[] = {
      .type = FlagType::boolean,
      .fallback = "true",
      .help = "take the sequences in a new random order in each pass over the text, not as they come"},
+    {.name = "objective",
+     .fallback = "auto",
+     .help = "masked-diffusion: fill in masked tokens, with attention both ways; auto: next-token, unless the config "
+             "has a mask_token_id",
+     .choices = "auto|next-token|masked-diffusion"},
     {.name = "optimizer",
      .fallback = "adamw",
      .help = "muon: for the matrices of the layers, adamw for the rest",
@@ -184,6 +189,7 @@ TrainOptions train_options(const Arguments& arguments) {
   options.texts = arguments.paths("text");
   options.valid = arguments.paths("valid");
   options.out = arguments.text("out");
+  options.objective = arguments.text("objective");
   options.steps = arguments.integer("steps");
   options.batch_size = arguments.integer("batch-size");
   options.seqlen = arguments.integer("seqlen");

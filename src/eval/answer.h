@@ -1,6 +1,7 @@
 // Ways to answer a multiple-choice question, each with a confidence.
 //
 //   ar                probabilities of the choices: softmax of ll_i / characters of choice i; the greatest is the
+//   diffusion         the same of a masked-diffusion model's bounds (eval/diffusion_scorer.h)
 //   answer self-consistency  `votes` answers are sampled and counted; a choice's share of the votes is its probability
 //
 // An answer is sampled token by token along the choices' tokens: at each place the model's probabilities of the tokens

@@ -17,6 +17,7 @@
 #include "base/version.h"
 #include "comm/bytes.h"
 #include "comm/communicator.h"
+#include "eval/diffusion_scorer.h"
 #include "eval/evaluate_report.h"
 #include "eval/generator.h"
 #include "eval/outcome.h"
@@ -91,6 +92,7 @@ std::string to_bytes(std::span<const RequestScore> scores) {
     writer.put(score.is_greedy);
     writer.put(score.token_logprobs);
     writer.put(std::string_view(score.text));
+    writer.put(score.standard_error);
   }
   return writer.bytes();
 }
@@ -101,6 +103,7 @@ RequestScore take_score(ByteReader& reader) {
   score.is_greedy = reader.take<bool>();
   score.token_logprobs = reader.take_list<double>();
   score.text = reader.take_text();
+  score.standard_error = reader.take<double>();
   return score;
 }
 
@@ -135,6 +138,10 @@ class Evaluation {
         scorer_(model_),
         generator_(model_, tokenizer_),
         votes_{options.votes, options.temperature, options.seed} {
+    if (model_.model.spec().is_masked_diffusion()) {
+      refuse_left_to_right();
+      diffusion_.emplace(model_, options.mc_samples, options.seed);
+    }
     result_.isa = isa_name(load_options_.isa);
     result_.threads = threads_.size();
   }
@@ -169,11 +176,22 @@ class Evaluation {
   }
 
  private:
+  void refuse_left_to_right() const {
+    if (options_.votes > 0) {
+      model_.model.spec().require_causal("answers are sampled from left to right for self-consistency");
+    }
+    for (const EvalUnit& unit : plan_.units) {
+      if (unit.task->output_type != OutputType::generate_until) continue;
+      model_.model.spec().require_causal("task " + unit.name + " has its answers written from left to right");
+    }
+  }
+
   // With a folder to resume from, the model's content is part of it.
   std::string plan_hash() const {
     if (options_.out.empty()) return {};
-    return sha256_hex(fmt::format("{}\n{}\n{}\n{} {}", plan_.hash, hash_input(options_.model), version(),
-                                  options_.runtime.numerics, options_.runtime.activations));
+    return sha256_hex(fmt::format("{}\n{}\n{}\n{} {}\n{} {}", plan_.hash, hash_input(options_.model), version(),
+                                  options_.runtime.numerics, options_.runtime.activations, options_.mc_samples,
+                                  options_.seed));
   }
 
   template <class F>
@@ -217,6 +235,8 @@ class Evaluation {
         done(i, {0, false, {}, text});
         finished_round();
       });
+    } else if (diffusion_) {
+      diffusion_->score(share, done, finished_round);
     } else {
       scorer_.score(share, done, finished_round);
     }
@@ -242,8 +262,8 @@ class Evaluation {
 
   void count_tokens() {
     ByteWriter writer;
-    writer.put(scorer_.tokens_asked());
-    writer.put(scorer_.tokens_computed());
+    writer.put(diffusion_ ? diffusion_->tokens_computed() : scorer_.tokens_asked());
+    writer.put(diffusion_ ? diffusion_->tokens_computed() : scorer_.tokens_computed());
     for (const std::string& bytes : ranks_.gather(writer.bytes())) {
       ByteReader reader(bytes);
       result_.tokens_asked += reader.take<std::int64_t>();
@@ -304,7 +324,7 @@ class Evaluation {
       }
     }
     if (samples.empty()) return {};
-    return confidence_rows(answer_ways(votes_), samples, of_samples);
+    return confidence_rows(answer_ways(diffusion_ ? "diffusion" : "ar", votes_), samples, of_samples);
   }
 
   void add_groups() {
@@ -357,6 +377,7 @@ class Evaluation {
   LoadedModel model_;
   RequestEncoder encoder_;
   LoglikelihoodScorer scorer_;
+  std::optional<DiffusionScorer> diffusion_;  // in the scorer's place
   TextGenerator generator_;
   VoteOptions votes_;
   std::vector<std::vector<MetricValue>> values_;      // [units][metrics]
@@ -371,6 +392,7 @@ EvaluateResult evaluate(const EvaluateOptions& options, Communicator* given_rank
   Communicator& ranks = given_ranks == nullptr ? *alone : *given_ranks;
   EvaluateResult result;
   result.options = options;
+  if (options.mc_samples < 1) throw Error(ErrorCode::usage, "no masks are to be drawn", "mc_samples of 1 or more");
   if (options.votes < 0 || !(options.temperature > 0) || !std::isfinite(options.temperature)) {
     throw Error(ErrorCode::usage, fmt::format("{} votes at a temperature of {}", options.votes, options.temperature),
                 "0 votes or more, at a temperature above 0");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -172,6 +173,7 @@ std::string evaluate_json(const EvaluateResult& r, const EvalPlan& plan, const L
                  {"fewshot_seed", r.options.fewshot_seed},
                  {"votes", r.options.votes},
                  {"temperature", r.options.temperature},
+                 {"mc_samples", r.options.mc_samples},
                  {"seed", r.options.seed},
                  {"confidence_bins", 10}};
   return envelope_text(
@@ -213,6 +215,11 @@ std::string samples_text(const EvalUnit& unit, std::span<const SampleOutcome> ou
       } else {
         line["resps"].push_back(Json::array({score.loglikelihood, score.is_greedy}));
       }
+    }
+    const auto estimated = [](const RequestScore& score) { return score.standard_error > 0; };
+    if (std::any_of(outcomes[s].scores.begin(), outcomes[s].scores.end(), estimated)) {
+      line["standard_errors"] = Json::array();
+      for (const RequestScore& score : outcomes[s].scores) line["standard_errors"].push_back(score.standard_error);
     }
     if (!outcomes[s].answers.empty()) {
       line["confidence"] = Json::array();

@@ -70,8 +70,8 @@ std::map<std::string, MetricSample> sample_metrics(const EvalTask& task, const E
   return out;
 }
 
-std::vector<std::string> answer_ways(const VoteOptions& options) {
-  std::vector<std::string> ways = {"ar"};
+std::vector<std::string> answer_ways(const std::string& likelihood, const VoteOptions& options) {
+  std::vector<std::string> ways = {likelihood};
   if (options.votes > 0) ways.push_back("self-consistency");
   return ways;
 }

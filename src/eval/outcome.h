@@ -21,7 +21,7 @@ struct SampleOutcome {
 };
 
 /// "ar", and with votes "self-consistency".
-std::vector<std::string> answer_ways(const VoteOptions& options);
+std::vector<std::string> answer_ways(const std::string& likelihood, const VoteOptions& options);
 /// requests: of the sample's choices.
 std::vector<Answer> sample_answers(const EvalTask& task, const EvalSample& sample, std::span<const RequestScore> scores,
                                    std::span<const ScoreRequest> requests, const VoteOptions& options);

@@ -140,6 +140,7 @@ PerplexityResult perplexity(const PerplexityOptions& options) {
   const TokenRows rows = read_token_rows(tokenizer, options.texts, options.seqlen, options.limit);
   const LoadedModel model = load_model(options.model, load_options, threads);
   const ModelSpec& spec = model.model.spec();
+  spec.require_causal("perplexity is of next-token predictions");
   if (options.seqlen > spec.max_position_embeddings) {
     throw Error(ErrorCode::usage, "a sequence length of " + std::to_string(options.seqlen),
                 "at most " + std::to_string(spec.max_position_embeddings) + ", the model's context");

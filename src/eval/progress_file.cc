@@ -71,12 +71,14 @@ void ProgressFile::read(const fs::path& file, const std::string& plan, bool own)
       }
       continue;
     }
-    if (!line.is_array() || line.size() != 5 || !line[0].is_number_unsigned() || !line[1].is_number() ||
-        !line[2].is_boolean() || !line[3].is_array() || !line[4].is_string()) {
+    if (!line.is_array() || line.size() != 6 || !line[0].is_number_unsigned() || !line[1].is_number() ||
+        !line[2].is_boolean() || !line[3].is_array() || !line[4].is_string() ||
+        !line[5].is_number()) {
       throw Error(ErrorCode::bad_file, file.string() + " is damaged", "a line that kedge wrote",
                   "delete the file to begin anew");
     }
-    RequestScore score{line[1].get<double>(), line[2].get<bool>(), {}, line[4].get<std::string>()};
+    RequestScore score{line[1].get<double>(), line[2].get<bool>(), {}, line[4].get<std::string>(),
+                       line[5].get<double>()};
     for (const Json& value : line[3]) score.token_logprobs.push_back(value.is_number() ? value.get<double>() : 0.0);
     finished_[line[0].get<std::size_t>()] = std::move(score);
   }
@@ -94,7 +96,7 @@ void ProgressFile::append(const std::string& line) {
 
 void ProgressFile::add(std::size_t request, const RequestScore& score) {
   if (file_ == nullptr) return;
-  append(Json::array({request, score.loglikelihood, score.is_greedy, score.token_logprobs, score.text})
+  append(Json::array({request, score.loglikelihood, score.is_greedy, score.token_logprobs, score.text, score.standard_error})
              .dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 

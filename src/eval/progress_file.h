@@ -1,6 +1,7 @@
 // Scores on disk while an evaluation is under way, so that a run that was stopped goes on behind them.
 //
-// JSON lines: first {"plan": HASH}, then [request, log-likelihood, greedy, [log-probability of each token], text] as
+// JSON lines: first {"plan": HASH}, then [request, log-likelihood, greedy, [log-probability of each token], text,
+// standard error] as
 // requests are answered. Numbers are written so that reading gives the same bits. A torn last line is dropped.
 #pragma once
 

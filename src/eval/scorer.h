@@ -28,6 +28,7 @@ struct RequestScore {
   bool is_greedy = false;
   std::vector<double> token_logprobs;  ///< [continuation]
   std::string text;                    ///< of generate_until: what the model wrote
+  double standard_error = 0;           ///< of an estimated log-likelihood (eval/diffusion_scorer.h)
 };
 
 class LoglikelihoodScorer {

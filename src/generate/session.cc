@@ -69,6 +69,7 @@ struct Session::Impl {
 namespace {
 
 std::int64_t checked_context(const LoadedModel& model, std::int64_t context) {
+  model.model.spec().require_causal("text is written from left to right");
   const std::int64_t longest = model.model.spec().max_position_embeddings;
   if (context < 1 || context > longest) {
     throw Error(ErrorCode::usage, "a context of " + std::to_string(context) + " tokens",

@@ -136,6 +136,7 @@ void DecoderModel::forward(const ExecContext& ctx, std::span<const Segment> segm
   check_tokens(segments, impl_->spec.vocab_size);
   for (const Segment& segment : segments) {
     KEDGE_CHECK(rows != LogitRows::last_of_each_segment || !segment.tokens.empty());
+    KEDGE_CHECK(!impl_->spec.is_masked_diffusion() || segment.state->length() == 0);  // tokens see those behind them
   }
   if (total == 0) return;
 

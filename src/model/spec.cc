@@ -3,8 +3,15 @@
 #include <cstdlib>
 
 #include "base/check.h"
+#include "kedge/error.h"
 
 namespace kedge {
+
+void ModelSpec::require_causal(const std::string& what) const {
+  if (!is_masked_diffusion()) return;
+  throw Error(ErrorCode::unsupported, what + ", and this is a masked-diffusion model (mask_token_id in its config.json)",
+              "a model that predicts the next token", "kedge eval scores this one");
+}
 
 std::vector<int> ModelSpec::moe_layers() const {
   std::vector<int> layers;

@@ -28,8 +28,12 @@ struct ModelSpec {
   int num_hidden_layers = 0;
   float rms_norm_eps = 1e-6f;
   bool tie_word_embeddings = false;
+  std::int64_t mask_token_id = -1;  ///< of a masked-diffusion model, whose attention is not causal; -1: none
   std::vector<BlockSpec> blocks;
 
+  bool is_masked_diffusion() const noexcept { return mask_token_id >= 0; }
+  /// Error(unsupported) for a masked-diffusion model; `what` cannot be done with it: "text is written from left to right".
+  void require_causal(const std::string& what) const;
   /// source_layer of every MoE block, ascending.
   std::vector<int> moe_layers() const;
   const Moe& moe(int layer) const;  ///< CHECKs that the layer is one

@@ -78,6 +78,7 @@ void AttentionModule::forward(const ExecContext& ctx, const float* x, std::int64
   desc.head_dim = desc.value_dim = dim;
   desc.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim)));
   desc.sliding_window = spec_.sliding_window;
+  desc.causal = spec_.causal;
   for (const SegmentRows& segment : segments) {
     if (segment.tokens == 0) continue;
     ArenaScope segment_scope(ctx.scratch);

@@ -35,6 +35,7 @@ struct Attention {
   QkNorm qk_norm = QkNorm::none;  ///< per_head: weight [head_dim]; full: over the whole projection, before the split
   std::optional<float> clip_qkv;  ///< after the norm, before rope
   std::int64_t sliding_window = 0;
+  bool causal = true;  ///< else tokens see those behind them too (masked diffusion), and there is no window
   RopeSpec rope;
 };
 
@@ -44,6 +45,7 @@ struct Mla {
   std::int64_t q_lora_rank = 0, kv_lora_rank = 0;
   std::int64_t qk_nope_head_dim = 0, qk_rope_head_dim = 0, v_head_dim = 0;
   bool bias = false;  ///< of q_a_proj, kv_a_proj_with_mqa and o_proj
+  bool causal = true;
   RopeSpec rope;
 };
 

@@ -88,6 +88,7 @@ void MlaModule::forward(const ExecContext& ctx, const float* x, std::int64_t row
   desc.head_dim = nope + rot;
   desc.value_dim = spec_.v_head_dim;
   desc.scale = scale_;
+  desc.causal = spec_.causal;
   for (const SegmentRows& segment : segments) {
     if (segment.tokens == 0) continue;
     ArenaScope segment_scope(ctx.scratch);

@@ -109,6 +109,7 @@ std::optional<CalibrationData> calibration_data(const QuantizeOptions& options, 
   if (!recipe.calibrated()) return std::nullopt;
   const ModelSpec spec = model_spec(checkpoint);
   const std::optional<ChatTemplate> chat = ChatTemplate::open(options.source);
+  spec.require_causal("calibration follows next-token predictions");
   const CalibrationModel model{spec.max_position_embeddings, spec.vocab_size, chat ? &*chat : nullptr};
   const Tokenizer tokenizer = Tokenizer::open(options.source);
   CalibrationOptions wanted = options.calibration;

@@ -64,6 +64,20 @@ TokenRows read_rows(const TokenizerFiles& tokenizer, const std::vector<fs::path>
   return rows;
 }
 
+/// A mask_token_id in the config is what makes a masked-diffusion model.
+void set_objective(const TrainOptions& options, const Tokenizer& tokenizer, Json& config) {
+  const bool masks = config.is_object() && config.contains("mask_token_id") && !config["mask_token_id"].is_null();
+  if (options.objective == "next-token" && masks) {
+    throw Error(ErrorCode::usage, "the config has a mask_token_id, so its model fills in masked tokens",
+                "a config without one for --objective next-token");
+  }
+  if (options.objective != "masked-diffusion" || masks || !config.is_object()) return;
+  const std::int64_t mask = tokenizer.vocab_size();
+  config["mask_token_id"] = mask;
+  const auto vocab_size = json_get_or<std::int64_t>(config, "vocab_size", 0, "the config");
+  config["vocab_size"] = std::max(vocab_size, mask + 1);
+}
+
 /// Busiest expert over the mean.
 double peak_load(const std::vector<std::int64_t>& counts) {
   const auto total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
@@ -136,12 +150,13 @@ LanguageRun::LanguageRun(const TrainOptions& options, Communicator* ranks)
 void LanguageRun::read_inputs() {
   const fs::path config_path = options_.config.empty() ? options_.init / "config.json" : options_.config;
   config_ = read_json(config_path);
+  tokenizer_.emplace(open_tokenizer(options_.tokenizer.empty() ? options_.init : options_.tokenizer));
+  set_objective(options_, tokenizer_->tokenizer, config_);
   spec_ = family_of(config_, config_path.string()).spec(config_, config_path.string());
   if (options_.seqlen > spec_.max_position_embeddings) {
     throw Error(ErrorCode::usage, fmt::format("a sequence length of {}", options_.seqlen),
                 fmt::format("at most {}, the config's max_position_embeddings", spec_.max_position_embeddings));
   }
-  tokenizer_.emplace(open_tokenizer(options_.tokenizer.empty() ? options_.init : options_.tokenizer));
   rows_ = read_rows(*tokenizer_, options_.texts, options_.seqlen, 0, spec_.vocab_size);
   if (!options_.valid.empty()) {
     valid_ = read_rows(*tokenizer_, options_.valid, options_.seqlen, options_.eval_sequences, spec_.vocab_size);

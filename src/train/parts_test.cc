@@ -5,6 +5,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/linalg_svdvals.h>
+#include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
 #include <gtest/gtest.h>
 
@@ -14,6 +15,7 @@
 #include "train/batches.h"
 #include "train/checkpoint.h"
 #include "train/log.h"
+#include "train/masking.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 #include "train/settings.h"
@@ -44,6 +46,40 @@ std::vector<std::vector<std::int32_t>> numbered_rows(std::int32_t count) {
   std::vector<std::vector<std::int32_t>> rows;
   for (std::int32_t r = 0; r < count; ++r) rows.push_back({r, 100 + r});
   return rows;
+}
+
+TEST(Masking, RateAndWeightsAreThoseOfTheFormula) {
+  constexpr std::int64_t kRows = 400, kLength = 64;
+  const at::Tensor ids = at::full({kRows, kLength}, 5, at::kLong);
+  const MaskedBatch batch = mask_tokens(ids, 9, 1, 0);
+  const auto inputs = to_integers(batch.inputs);
+  const std::vector<float> weights = to_floats(batch.weights);
+  double masked = 0, total = 0;
+  for (std::size_t r = 0; r < kRows; ++r) {
+    float of_row = 0;
+    for (std::size_t i = r * kLength; i < (r + 1) * kLength; ++i) {
+      ASSERT_EQ(inputs[i], weights[i] > 0 ? 9 : 5);
+      if (weights[i] == 0) continue;
+      ASSERT_TRUE(of_row == 0 || of_row == weights[i]);  // one t per row
+      of_row = weights[i];
+      ++masked;
+      total += weights[i];
+    }
+    ASSERT_TRUE(of_row == 0 || of_row >= 1.0f / kLength);  // t at most 1
+  }
+  EXPECT_NEAR(masked / (kRows * kLength), 0.5, 0.05);  // the mean of t
+  EXPECT_NEAR(total / kRows, 1.0, 0.05);               // each row counts once, on average
+  EXPECT_EQ(to_integers(mask_tokens(ids, 9, 1, 0).inputs), inputs);
+  EXPECT_NE(to_integers(mask_tokens(ids, 9, 2, 0).inputs), inputs);
+  // A row's masks are its own, whoever computes it.
+  EXPECT_EQ(to_integers(mask_tokens(ids.narrow(0, 7, 5), 9, 1, 7).inputs), to_integers(batch.inputs.narrow(0, 7, 5)));
+}
+
+TEST(Masking, LossOfAUniformModelIsTheVocabularysLogarithm) {
+  const at::Tensor ids = at::randint(0, 50, {300, 32}, at::kLong);
+  const MaskedBatch batch = mask_tokens(ids, 50, 4, 0);
+  const at::Tensor logits = at::zeros({300, 32, 51});
+  EXPECT_NEAR(masked_loss(logits, ids, batch.weights).item<double>() / 300, std::log(51.0), 0.3);
 }
 
 TEST(Batches, TakeEachRowOncePerPassInAnOrderOfItsOwn) {

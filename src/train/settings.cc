@@ -32,6 +32,7 @@ void check(const TrainOptions& o) {
   check_range("steps", static_cast<double>(o.steps), 1, kMaxCount);
   check_range("batch_size", static_cast<double>(o.batch_size), 1, 1e6);
   check_range("seqlen", static_cast<double>(o.seqlen), 2, 1e7);
+  check_word("objective", o.objective, {"auto", "next-token", "masked-diffusion"});
   check_word("optimizer", o.optimizer, {"adamw", "muon"});
   check_range("lr", o.lr, 0, 1e3);
   check_range("min_lr_ratio", o.min_lr_ratio, 0, 1);
@@ -70,7 +71,8 @@ TrainerSettings trainer_settings(const TrainOptions& o) {
           .clip = o.clip,
           .balance_loss = o.balance_loss,
           .z_loss = o.z_loss,
-          .bias_update_speed = o.bias_update_speed};
+          .bias_update_speed = o.bias_update_speed,
+          .mask_seed = o.seed};
 }
 
 twin::Options model_options(const TrainOptions& o) {

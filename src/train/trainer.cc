@@ -10,12 +10,15 @@
 #include <fmt/format.h>
 
 #include "kedge/error.h"
+#include "train/masking.h"
 #include "train/ranks.h"
 #include "train/router_losses.h"
 
 namespace kedge::training {
 namespace {
 
+// Where masks of validation rows come from: beyond all that training draws.
+constexpr std::int64_t kValidationRows = std::int64_t{1} << 62;
 // torch's clip_grad_norm_ adds this to the norm it divides by.
 constexpr double kClipEps = 1e-6;
 
@@ -25,11 +28,11 @@ twin::Options model_options(twin::Options options) {
   return options;
 }
 
-/// logits [B, T, V], ids [B, T] -> -ln p of each row's tokens but the first.
-at::Tensor next_token_loss(const at::Tensor& logits, const at::Tensor& ids, at::Reduction::Reduction reduction) {
+/// logits [B, T, V], ids [B, T] -> mean -ln p of each row's tokens but the first.
+at::Tensor next_token_loss(const at::Tensor& logits, const at::Tensor& ids) {
   const std::int64_t count = ids.size(1) - 1;
   const at::Tensor targets = ids.narrow(1, 1, count).flatten().to(logits.device());
-  return at::cross_entropy_loss(logits.narrow(1, 0, count).flatten(0, 1), targets, {}, reduction);
+  return at::cross_entropy_loss(logits.narrow(1, 0, count).flatten(0, 1), targets);
 }
 
 double value_or_nan(const at::Tensor& scalar) {
@@ -59,11 +62,12 @@ Trainer::Trainer(const ModelSpec& spec, const twin::Parameters& first, const Tra
 
 StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
   weights_.clear_gradients();
-  const twin::Output output = model_.forward(ids);
+  const Pass pass = forward(ids, ((step - 1) * ranks_.size() + ranks_.rank()) * ids.size(0));
+  const twin::Output& output = pass.output;
   const std::vector<at::Tensor> counts = expert_counts(spec(), output.routing);
   for (const at::Tensor& of_layer : counts) sum_over_ranks(ranks_, of_layer);  // the balance loss is of the whole step
   const RouterLosses router = router_losses(spec(), output.routing, counts);
-  const at::Tensor loss = next_token_loss(output.logits, ids, at::Reduction::Mean);
+  const at::Tensor& loss = pass.loss;
   at::Tensor total = loss;
   if (router.balance.defined()) total = total + router.balance * settings_.balance_loss + router.z * settings_.z_loss;
   total.backward();
@@ -93,12 +97,25 @@ StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
   return result;
 }
 
+Trainer::Pass Trainer::forward(const at::Tensor& ids, std::int64_t first_row) {
+  if (!spec().is_masked_diffusion()) {
+    twin::Output output = model_.forward(ids);
+    at::Tensor loss = next_token_loss(output.logits, ids);
+    return {std::move(output), std::move(loss)};
+  }
+  const MaskedBatch masked = mask_tokens(ids, spec().mask_token_id, settings_.mask_seed, first_row);
+  twin::Output output = model_.forward(masked.inputs);
+  at::Tensor loss = masked_loss(output.logits, ids, masked.weights) / ids.size(0);
+  return {std::move(output), std::move(loss)};
+}
+
 void Trainer::evaluate(const at::Tensor& ids, Evaluation& result) {
   const at::NoGradGuard no_gradients;
-  const twin::Output output = model_.forward(ids);
-  result.nll += next_token_loss(output.logits, ids, at::Reduction::Sum).item<double>();
-  result.tokens += ids.size(0) * (ids.size(1) - 1);
-  const std::vector<at::Tensor> counts = expert_counts(spec(), output.routing);
+  const std::int64_t predicted = ids.size(0) * (spec().is_masked_diffusion() ? ids.size(1) : ids.size(1) - 1);
+  const Pass pass = forward(ids, kValidationRows + result.tokens / ids.size(1));
+  result.nll += pass.loss.item<double>() * static_cast<double>(predicted);
+  result.tokens += predicted;
+  const std::vector<at::Tensor> counts = expert_counts(spec(), pass.output.routing);
   result.load.resize(counts.size());
   for (std::size_t i = 0; i < counts.size(); ++i) {
     const std::vector<std::int64_t> here = to_vector(counts[i]);

@@ -1,6 +1,7 @@
 // A language model under training, step by step; knows no file.
 //
-// loss = mean over predicted tokens of -ln p + balance_loss * balance + z_loss * z (train/router_losses.h).
+// loss = mean over predicted tokens of -ln p + balance_loss * balance + z_loss * z (train/router_losses.h); of a
+// masked-diffusion model the first term is that of train/masking.h.
 #pragma once
 
 #include <cstdint>
@@ -22,17 +23,18 @@ struct TrainerSettings {
   double clip = 1.0;
   double balance_loss = 0.01, z_loss = 0.001;
   double bias_update_speed = 0.001;
+  std::uint64_t mask_seed = 0;  ///< of a masked-diffusion model's masks
 };
 
 struct StepResult {
-  double loss = 0;                              ///< -ln p alone, nats per token
+  double loss = 0;                              ///< -ln p alone, nats per token; masked diffusion: its bound
   double balance_loss = 0, z_loss = 0;          ///< unweighted; NaN without a softmax router
   double gradient_norm = 0;                     ///< before clipping
   std::vector<std::vector<std::int64_t>> load;  ///< choices by expert, [E] of each MoE layer
 };
 
 struct Evaluation {
-  double nll = 0;                               ///< sum of -ln p
+  double nll = 0;                               ///< sum of -ln p; masked diffusion: an estimate of its bound
   std::int64_t tokens = 0;                      ///< predicted
   std::vector<std::vector<std::int64_t>> load;  ///< as StepResult's
 };
@@ -59,6 +61,12 @@ class Trainer {
   const Optimizer& optimizer() const noexcept { return optimizer_; }
 
  private:
+  struct Pass {
+    twin::Output output;
+    at::Tensor loss;  ///< nats per token
+  };
+  /// first_row: where the rows' masks come from.
+  Pass forward(const at::Tensor& ids, std::int64_t first_row);
   void average_gradients();
   double gradient_norm();
   [[noreturn]] void refuse_not_finite(const at::Tensor& ids, double loss, std::int64_t step);

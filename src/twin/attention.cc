@@ -10,11 +10,20 @@ namespace {
 // As nn/mla.cc: transformers builds the norms of the latents with its default, not with the config's rms_norm_eps.
 constexpr double kLatentNormEps = 1e-6f;
 
-/// Which keys a query sees, [1 or B, 1, T, T] bool; undefined where plain causality says it all. Padding sees itself,
+/// Which keys a query sees.
+struct Sight {
+  bool causal = true;
+  std::int64_t window = 0;  ///< 0: none; causal alone
+  Tensor mask;              ///< [B, T] bool, true where there is a token; may be undefined
+};
+
+/// [1 or B, 1, T, T] bool; undefined where causality says it all, or where there is nothing to say. Padding sees itself,
 /// so that no row of the softmax is empty.
-Tensor visible(std::int64_t tokens, std::int64_t window, const Tensor& mask, const at::Device& device) {
+Tensor visible(std::int64_t tokens, const Sight& sight, const at::Device& device) {
+  const auto& [causal, window, mask] = sight;
   if (!mask.defined() && (window == 0 || window >= tokens)) return {};
-  Tensor out = at::ones({tokens, tokens}, at::TensorOptions().dtype(at::kBool).device(device)).tril();
+  Tensor out = at::ones({tokens, tokens}, at::TensorOptions().dtype(at::kBool).device(device));
+  if (causal) out = out.tril();
   // Token i sees (i - window, i].
   if (window > 0) out = out.triu(1 - window);
   out = out.unsqueeze(0).unsqueeze(0);
@@ -24,14 +33,13 @@ Tensor visible(std::int64_t tokens, std::int64_t window, const Tensor& mask, con
 }
 
 /// q, k: [B, T, heads, dim], v: [B, T, heads, value_dim]; key-value heads may be fewer. -> [B, T, heads * value_dim]
-Tensor attend(const Scope& scope, const Tensor& q, const Tensor& k, const Tensor& v, double scale, std::int64_t window,
-              const Tensor& mask) {
+Tensor attend(const Scope& scope, const Tensor& q, const Tensor& k, const Tensor& v, double scale, const Sight& sight) {
   const auto heads_first = [&](const Tensor& x) { return x.to(scope.options.compute_dtype).transpose(1, 2); };
-  const Tensor seen = visible(q.size(1), window, mask, q.device());
+  const Tensor seen = visible(q.size(1), sight, q.device());
   const bool grouped = q.size(2) != k.size(2);
   const Tensor out = at::scaled_dot_product_attention(
       heads_first(q), heads_first(k), heads_first(v), seen.defined() ? std::optional<Tensor>(seen) : std::nullopt,
-      /*dropout_p=*/0.0, /*is_causal=*/!seen.defined(), scale, /*enable_gqa=*/grouped);
+      /*dropout_p=*/0.0, /*is_causal=*/sight.causal && !seen.defined(), scale, /*enable_gqa=*/grouped);
   return out.transpose(1, 2).flatten(2);
 }
 
@@ -61,7 +69,7 @@ Tensor attention(const Attention& spec, const Scope& scope, const RopeAngles& an
     v = v.clamp(-limit, limit);
   }
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim));
-  const Tensor out = attend(scope, rotate(q, angles, 0), rotate(k, angles, 0), v, scale, spec.sliding_window, mask);
+  const Tensor out = attend(scope, rotate(q, angles, 0), rotate(k, angles, 0), v, scale, {spec.causal, spec.sliding_window, mask});
   return scope.linear("o_proj", out, spec.o_bias);
 }
 
@@ -85,7 +93,7 @@ Tensor latent_attention(const Mla& spec, const Scope& scope, const RopeAngles& a
   const Tensor k_nope = kv.narrow(-1, 0, nope).to(k_rope.scalar_type());
   const Tensor k = at::cat({k_nope, k_rope.expand({-1, -1, heads, -1})}, -1);
   const Tensor v = kv.narrow(-1, nope, spec.v_head_dim);
-  return scope.linear("o_proj", attend(scope, q, k, v, mla_softmax_scale(spec), 0, mask), spec.bias);
+  return scope.linear("o_proj", attend(scope, q, k, v, mla_softmax_scale(spec), {spec.causal, 0, mask}), spec.bias);
 }
 
 }  // namespace kedge::twin

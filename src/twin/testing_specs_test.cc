@@ -7,9 +7,9 @@ namespace {
 // Each line names all fields of a struct: a new one does not compile until it is here and has its mutation below.
 [[maybe_unused]] void every_field() {
   [[maybe_unused]] const auto [pre_norm, mixer, residual_scale, source_layer] = BlockSpec{};
-  [[maybe_unused]] const auto [heads, kv_heads, head_dim, qkv_bias, o_bias, qk_norm, clip_qkv, window, rope] =
+  [[maybe_unused]] const auto [heads, kv_heads, head_dim, qkv_bias, o_bias, qk_norm, clip_qkv, window, causal, rope] =
       Attention{};
-  [[maybe_unused]] const auto [mla_heads, q_rank, kv_rank, nope, rot, value, bias, mla_rope] = Mla{};
+  [[maybe_unused]] const auto [mla_heads, q_rank, kv_rank, nope, rot, value, bias, mla_causal, mla_rope] = Mla{};
   [[maybe_unused]] const auto [theta, rotary_dim, interleaved, type, factor, original, low, high, fast, slow, mscale,
                                mscale_all, attention_factor, truncate] = RopeSpec{};
   [[maybe_unused]] const auto [intermediate, act] = Mlp{};
@@ -147,6 +147,7 @@ void add_attention_mutations(std::vector<Mutation>& out) {
   }
   add("clip_qkv", [](Attention& a) { return a.clip_qkv = 0.8f, true; });
   add("sliding_window", [](Attention& a) { return a.sliding_window = 3, true; });
+  add("causal", [](Attention& a) { return a.sliding_window == 0 && (a.causal = false, true); });
 }
 
 void add_mla_mutations(std::vector<Mutation>& out) {
@@ -160,6 +161,7 @@ void add_mla_mutations(std::vector<Mutation>& out) {
   add("qk_rope_head_dim", [](Mla& a) { return a.qk_rope_head_dim = a.rope.rotary_dim = 8, true; });
   add("v_head_dim", [](Mla& a) { return a.v_head_dim = 12, true; });
   add("bias", [](Mla& a) { return a.bias = !a.bias, true; });
+  add("causal", [](Mla& a) { return a.causal = false, true; });
 }
 
 void add_rope_mutations(std::vector<Mutation>& out) {

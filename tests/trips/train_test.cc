@@ -144,6 +144,29 @@ TEST(Train, TwoProcessesEqualOneAndGoOn) {
 }
 #endif
 
+TEST(Train, MaskedDiffusionLearnsAndIsScored) {
+  const TemporaryFolder folder;
+  const trips::Result result =
+      trips::run(arguments(folder, "m", {"--objective", "masked-diffusion", "--valid", trips::kDemoText}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json record = read_json(folder / "m/training.json");
+  EXPECT_LT(record["results"]["valid_loss"], std::log(4096.0) - 0.8);
+  const Json config = read_json(folder / "m/config.json");
+  EXPECT_EQ(config["mask_token_id"], 4096);
+  EXPECT_EQ(config["vocab_size"], 4097);
+  const trips::Result answers = trips::run({"eval", (folder / "m").string(), "--tasks", "piqa", "--limit", "4",
+                                            "--mc-samples", "8", "--json", "--out", (folder / "answers").string()});
+  ASSERT_EQ(answers.exit_code, 0) << answers.err;
+  const Json results = parse_json(answers.out, "eval");
+  EXPECT_TRUE(results["results"]["confidence"]["piqa"].contains("diffusion")) << answers.out;
+  EXPECT_EQ(results["config"]["mc_samples"], 8);
+  const std::string samples = trips::slurp(folder / "answers/samples_piqa.jsonl");
+  EXPECT_NE(samples.find("standard_errors"), std::string::npos);
+  const trips::Result writes = trips::run({"run", (folder / "m").string(), "-p", "It was"});
+  EXPECT_EQ(writes.exit_code, static_cast<int>(ErrorCode::unsupported));
+  EXPECT_NE(writes.err.find("masked-diffusion model"), std::string::npos) << writes.err;
+}
+
 TEST(Train, CtrlCWritesACheckpointAndTheSameCommandGoesOn) {
   const TemporaryFolder folder;
   ASSERT_EQ(trips::run(arguments(folder, "whole")).exit_code, 0);

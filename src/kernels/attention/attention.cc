@@ -73,6 +73,7 @@ void attention(const ExecContext& ctx, const AttentionDesc& desc, const float* q
       t.group = group;
       t.start = start;
       t.window = desc.sliding_window;
+      t.visible = desc.causal ? 0 : length;
       t.scale = desc.scale;
       t.begin = index * tile;
       t.end = std::min(rows, t.begin + tile);

@@ -1,4 +1,4 @@
-// Causal scaled dot-product attention of new tokens over a KV cache, grouped-query.
+// Scaled dot-product attention of new tokens over a KV cache, grouped-query, causal or not.
 //
 //   s_j = scale * dot(q, k_j) for the visible j;  p = softmax(s);  out = sum_j p_j v_j
 // Consistent arithmetic: dot = 16 lanes over d ascending (lane = d mod 16), FMA, then the fixed tree; exact maximum;
@@ -18,6 +18,7 @@ struct AttentionDesc {
   std::int64_t value_dim = 0;     ///< of v and the output
   float scale = 1.0f;
   std::int64_t sliding_window = 0;  ///< 0: none; else token i sees (i - window, i]
+  bool causal = true;               ///< else each token sees all start + T, and there is no window
 };
 
 /// One sequence. q: [T, heads, head_dim] contiguous, token t at position start + t.

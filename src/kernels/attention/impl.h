@@ -34,7 +34,7 @@ void set_rows(const AttentionTile& t, Row* rows) noexcept {
     rows[r].out = t.out + token * t.out_stride + head * t.value_dim;
     rows[r].scores = t.scores + r * t.score_stride - t.base;
     rows[r].begin = t.window > 0 ? most(0, position - t.window + 1) : 0;
-    rows[r].end = position + 1;
+    rows[r].end = t.visible > 0 ? t.visible : position + 1;
     if (++head == t.group) {
       head = 0;
       ++token;
@@ -243,9 +243,10 @@ void value_rows(const AttentionTile& t, const Row* rows, int count, std::int64_t
 }  // namespace
 
 void KEDGE_ATTENTION_TILE(const AttentionTile& t) noexcept {
+  const std::int64_t count = t.end - t.begin;
+  if (count < 1) return;
   Row rows[kAttentionTileRows];
   set_rows(t, rows);
-  const std::int64_t count = t.end - t.begin;
   // Rows are ordered by token, so the ends of what they see ascend.
   const std::int64_t first = rows[0].begin / kKeyBlock * kKeyBlock, last = rows[count - 1].end;
   const auto step = [&](std::int64_t r) { return count - r >= kRows ? kRows : 1; };

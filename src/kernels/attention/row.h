@@ -22,6 +22,7 @@ struct AttentionTile {
   std::int64_t group = 1;       ///< query heads per key-value head
   std::int64_t start = 0;       ///< position of token 0
   std::int64_t window = 0;      ///< 0: none
+  std::int64_t visible = 0;     ///< positions that every row sees, where attention is not causal; else 0
   float scale = 1.0f;
   std::int64_t begin = 0, end = 0;  ///< rows, at most kAttentionTileRows
   float* scores = nullptr;      ///< [rows][score_stride]; column 0 is position `base`

@@ -63,7 +63,16 @@ ModelSpec read_model(const ConfigReader& config, const char* model_type, double 
   spec.num_hidden_layers = static_cast<int>(config.integer("num_hidden_layers", 1, kMaxLayers));
   spec.rms_norm_eps = static_cast<float>(config.number_or("rms_norm_eps", default_eps, 0.0, 1.0));
   spec.tie_word_embeddings = config.flag_or("tie_word_embeddings", false);
+  spec.mask_token_id = config.integer_or("mask_token_id", -1, 0, spec.vocab_size - 1);
   return spec;
+}
+
+bool is_causal(const ConfigReader& config) {
+  if (!config.has("mask_token_id")) return true;
+  if (config.has("sliding_window") && config.flag_or("use_sliding_window", true)) {
+    config.unsupported("sliding_window", "set beside mask_token_id", "none where attention looks both ways");
+  }
+  return false;
 }
 
 Attention read_attention(const ConfigReader& config, std::int64_t hidden_size, double default_theta) {
@@ -79,6 +88,7 @@ Attention read_attention(const ConfigReader& config, std::int64_t hidden_size, d
   }
   a.head_dim = config.integer_or("head_dim", hidden_size / a.num_attention_heads, 1, kMaxHeadDim);
   a.rope = read_rope(config, a.head_dim, default_theta);
+  a.causal = is_causal(config);
   return a;
 }
 

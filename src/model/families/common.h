@@ -20,6 +20,8 @@ inline constexpr std::int64_t kMaxLayersTimesExperts = 1 << 17;
 
 /// The keys outside of any block.
 ModelSpec read_model(const ConfigReader& config, const char* model_type, double default_eps);
+/// mask_token_id makes a masked-diffusion model (LLaDA's key, arXiv 2502.09992), whose attention looks both ways.
+bool is_causal(const ConfigReader& config);
 /// heads, key-value heads (absent: as heads), head_dim (absent: hidden / heads) and rope. No norms, biases or window.
 Attention read_attention(const ConfigReader& config, std::int64_t hidden_size, double default_theta);
 /// rope_parameters {rope_theta, rope_type, ...}, or rope_theta and rope_scaling {rope_type | type, ...}.

@@ -19,6 +19,7 @@ Mla read_mla(const ConfigReader& config) {
   if (mla.rope.rotary_dim != mla.qk_rope_head_dim) {
     config.unsupported("partial_rotary_factor", "below 1", "a full rotation of qk_rope_head_dim");
   }
+  mla.causal = is_causal(config);
   mla.rope.interleaved = config.flag_or("rope_interleave", true);
   return mla;
 }
