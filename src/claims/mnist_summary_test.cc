@@ -141,11 +141,9 @@ TEST(MnistSummary, VerdictsFollowTheIntervals) {
 }
 
 TEST(MnistSummary, FormsShowEveryRow) {
-  const Json provenance = {{"git_hash", "0123456789abcdef"},
-                           {"cpu", "a cpu"},
-                           {"isa", "scalar"},
-                           {"date", "2026-01-31T00:00:00Z"},
-                           {"inputs", Json::array()}};
+  const Json provenance = {
+      {"git_hash", "0123456789abcdef"}, {"build_type", "Dev"},    {"cpu", "a cpu"}, {"isa", "scalar"},
+      {"date", "2026-01-31T00:00:00Z"}, {"inputs", Json::array()}};
   for (const std::uint64_t seeds : {1, 3}) {
     const Json record = {{"provenance", provenance},
                          {"config", {{"epochs", 2}, {"calibration_images", 1024}, {"latency_rounds", 3}}},

@@ -108,21 +108,19 @@ std::string introduction(const Json& record) {
   const Json &config = record.at("config"), &provenance = record.at("provenance");
   return fmt::format(
       "# Dense and sparse networks on MNIST\n\n"
-      "Generated from [records/mnist.json](records/mnist.json) by `kedge mnist report` (kedge {}, {}, {}, {}): {} "
-      "seeds, {}\n"
-      "epochs, batch 64, Adam. Means over the seeds with 95 % intervals; differences are paired by seed. The dense "
-      "network is\n"
-      "784-256-128-10; the MoE has 784-256, four experts 256-256-256 of which an image gets one, and 256-10. Capacity "
-      "1.25,\n"
-      "noisy gating and Switch's balance loss in training; static scales from {} training images (observer min-max). "
-      "Latency\n"
-      "is one pass of the model alone on one thread, all networks in turn, {} rounds per seed. "
-      "[../mnist.md](../mnist.md) has\n"
-      "the method.\n",
-      provenance.at("git_hash").get<std::string>().substr(0, 10), provenance.at("cpu").get<std::string>(),
-      provenance.at("isa").get<std::string>(), provenance.at("date").get<std::string>().substr(0, 10),
-      record.at("results").at("seeds").dump(), config.at("epochs").dump(), config.at("calibration_images").dump(),
-      config.at("latency_rounds").dump());
+      "Generated from [records/mnist.json](records/mnist.json) by `kedge mnist report` (kedge {}, build {}, {}, {}, "
+      "{}):\n"
+      "{} seeds, {} epochs, batch 64, Adam. Means over the seeds with 95 % intervals; differences are paired by seed. "
+      "The\n"
+      "dense network is 784-256-128-10; the MoE has 784-256, four experts 256-256-256 of which an image gets one, and\n"
+      "256-10. Capacity 1.25, noisy gating and Switch's balance loss in training; static scales from {} training "
+      "images\n"
+      "(observer min-max). Latency is one pass of the model alone on one thread, all networks in turn, {} rounds per\n"
+      "seed. [../mnist.md](../mnist.md) has the method.\n",
+      provenance.at("git_hash").get<std::string>().substr(0, 10), provenance.at("build_type").get<std::string>(),
+      provenance.at("cpu").get<std::string>(), provenance.at("isa").get<std::string>(),
+      provenance.at("date").get<std::string>().substr(0, 10), record.at("results").at("seeds").dump(),
+      config.at("epochs").dump(), config.at("calibration_images").dump(), config.at("latency_rounds").dump());
 }
 
 std::string claims_text(const Json& results) {
