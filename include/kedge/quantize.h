@@ -78,6 +78,10 @@ struct QuantizeOptions {
   /// "expert": none.
   std::string bits_per = "model";
   std::string sensitivity = "both";  ///< "error", "kld", "routing", "both" (src/ptq/sensitivity.h)
+  // Of the classifiers that kedge train mnist makes, with static inputs (src/ptq/classifier.h).
+  std::filesystem::path data = {};        ///< the folder with the four files of MNIST; training images alone are read
+  std::string observer = "min-max";       ///< "min-max", "moving-average", "histogram", "percentile"
+  std::int64_t calibration_images = 1024;
 };
 
 /// Modules of one role and scheme; scheme "none": kept as they were. Role "other" counts all that is no matrix product.

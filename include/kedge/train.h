@@ -1,4 +1,5 @@
-// kedge train: a small MoE from a config and a text. In kedge-torch (libtorch); the installed library is without it.
+// kedge train: a small MoE language model from a config and a text, or a classifier of MNIST. In kedge-torch
+// (libtorch); the installed library is without it.
 //
 // OUT while it trains: train.jsonl (docs/formats/training.md), checkpoint-<step>/ (a Hugging Face directory in fp32,
 // with the optimizer's state). When it is finished: OUT itself is a Hugging Face directory, with training.json and
@@ -13,8 +14,23 @@
 
 namespace kedge {
 
+/// Of the kind "mnist" alone; of TrainOptions it reads out, batch_size, lr, balance_loss, seed and threads (0: one).
+/// Adam; the learning rate falls by a cosine from lr to 0. A run takes a minute or less and has no checkpoints: one
+/// that is stopped starts anew.
+struct MnistTrainOptions {
+  std::string network = "moe";  ///< "ffn", "moe" (model/classifier.h)
+  std::filesystem::path data;   ///< the folder with the four files of MNIST
+  std::int64_t epochs = 6;
+  std::int64_t top_k = 1;         ///< experts of an image: 1, 2, 4; moe only
+  double capacity_factor = 1.25;  ///< times the mean load, the most that an expert computes of a step; 0: no limit
+  bool noisy_gating = true;       ///< N(0, 1) on the router's logits
+  double dropout = 0.1;
+  std::int64_t max_shift = 1;  ///< images are moved by up to so many pixels each way
+  bool progress = true;        ///< a line on stderr while it trains
+};
+
 struct TrainOptions {
-  std::string kind = "lm";                   ///< a decoder language model
+  std::string kind = "lm";                   ///< "lm", a decoder language model; "mnist"
   std::filesystem::path config;              ///< a config.json of a family; empty: init's
   std::filesystem::path init;                ///< a model directory to take the first weights from; empty: random
   std::vector<std::filesystem::path> texts;  ///< UTF-8 files, cut into sequences as kedge perplexity cuts them
@@ -53,6 +69,7 @@ struct TrainOptions {
   std::int64_t eval_every = 200;     ///< steps between measurements on valid; 0: only at the end
   std::int64_t eval_sequences = 64;  ///< of valid at most; 0: all
   std::int64_t keep = 1;             ///< checkpoints to keep, the newest ones
+  MnistTrainOptions mnist = {};
 };
 
 struct TrainReport {
@@ -67,6 +84,10 @@ struct TrainReport {
   std::vector<double> expert_load;  ///< by MoE layer: busiest expert over the mean, in the last tenth of the steps
   int threads = 0;
   std::string device;
+  // Of the kind "mnist", where tokens are images, loss is that of the last epoch, valid_loss that of the test images,
+  // and expert_load by expert, its share of the last epoch's choices.
+  double test_accuracy = 0;
+  double over_capacity = 0;  ///< share of the last epoch's choices that were not computed
 };
 
 /// Errors: usage (a value out of range, an empty or too short text), not_found, bad_file, unsupported (a family, a
@@ -76,5 +97,7 @@ struct TrainReport {
 /// ranks: share the sequences of each step; only rank 0 writes and has the report. null: one rank.
 class Communicator;
 TrainReport train(const TrainOptions& options, Communicator* ranks = nullptr);
+/// train() itself, for those who are not linked to libtorch.
+using TrainFunction = TrainReport (*)(const TrainOptions& options, Communicator* ranks);
 
 }  // namespace kedge

@@ -55,6 +55,9 @@ constexpr ForeignKey kForeign[] = {
     {"threads", "give --threads to kedge ablate"},
     {"max-shard-size", "leave it out: it changes no weight"},
     {"recipe", "put its keys here"},
+    {"data", "leave it out: it is of classifiers"},
+    {"observer", "leave it out: it is of classifiers"},
+    {"calibration-images", "leave it out: it is of classifiers"},
     {"dry-run", "leave it out: an ablation needs the weights"},
 };
 

@@ -3,11 +3,10 @@
 
 #include <string>
 
+#include "kedge/train.h"
+
 namespace kedge {
-class Communicator;
 class LayerTunerFactory;
-struct TrainOptions;
-struct TrainReport;
 }
 
 namespace kedge::cli {
@@ -16,7 +15,7 @@ namespace kedge::cli {
 struct TorchPart {
   std::string version;  ///< of libtorch
   LayerTunerFactory* tuners = nullptr;
-  TrainReport (*train)(const TrainOptions& options, Communicator* ranks) = nullptr;
+  TrainFunction train = nullptr;
 };
 
 /// torch: null in kedge itself, which hands commands that need libtorch to kedge-torch (cli/torch_binary.h).

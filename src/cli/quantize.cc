@@ -27,7 +27,8 @@ constexpr Flag kFlags[] = {
      .value_name = "FILE"},
     {.name = "scheme",
      .fallback = "w4a16-g128",
-     .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16)"},
+     .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16); of "
+             "classifiers also w8a8-dynamic, w8a8-static"},
     {.name = "method",
      .fallback = "auto",
      .help = "how codes are chosen: rtn, rtn-mse, awq, gptq, gptaq, kedge; by gradients (kedge-torch): autoround, "
@@ -229,6 +230,20 @@ constexpr Flag kFlags[] = {
      .type = FlagType::boolean,
      .fallback = "true",
      .help = "value compares the logits of softmax routers less their mean"},
+    {.name = "data",
+     .type = FlagType::path,
+     .help = "w8a8-static: the folder with the four files of MNIST; calibration reads training images alone",
+     .value_name = "DIR"},
+    {.name = "observer",
+     .fallback = "min-max",
+     .help = "w8a8-static: how an input's scale follows from the values that calibration sees",
+     .choices = "min-max|moving-average|histogram|percentile"},
+    {.name = "calibration-images",
+     .type = FlagType::integer,
+     .fallback = "1024",
+     .help = "w8a8-static: training images to calibrate on, chosen by --seed",
+     .minimum = 1,
+     .maximum = 1e9},
     {.name = "threads",
      .type = FlagType::integer,
      .fallback = "0",
@@ -387,6 +402,9 @@ int run_quantize(const Arguments& arguments) {
   options.refit_weighting = arguments.text("refit-weighting");
   options.refit_tau_margins = arguments.number("refit-tau");
   set_tuning(arguments, options);
+  options.data = arguments.text("data");
+  options.observer = arguments.text("observer");
+  options.calibration_images = arguments.integer("calibration-images");
   options.target_bits = arguments.number("target-bits");
   options.bits_per = arguments.text("bits-per");
   options.sensitivity = arguments.text("sensitivity");
@@ -420,7 +438,8 @@ constinit const Command quantize_command{
     .details =
         "Attention, MLP and expert matrices are quantized; routers, norms, embeddings and lm_head stay as they "
         "are. One layer is in memory at a time. A run that was stopped leaves DST.partial; the same command "
-        "resumes it and gives the bytes of an undisturbed run. Methods that tune by gradients run in kedge-torch.",
+        "resumes it and gives the bytes of an undisturbed run. Methods that tune by gradients run in kedge-torch. SRC may "
+        "be a classifier that kedge train mnist made: all its matrices but the router's are rounded to nearest.",
     .needs_with = needs_of,
     .recipe_flag = "recipe"};
 

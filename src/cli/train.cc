@@ -1,6 +1,9 @@
 #include "kedge/train.h"
 
+#include <algorithm>
 #include <cmath>
+#include <span>
+#include <string_view>
 
 #include <fmt/format.h>
 
@@ -11,12 +14,16 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/result.h"
+#include "kedge/error.h"
 
 namespace kedge::cli {
 namespace {
 
 constexpr Positional kPositionals[] = {
-    {.name = "KIND", .help = "what to train: lm, a language model", .is_path = false, .choices = "lm"},
+    {.name = "KIND",
+     .help = "what to train: lm, a language model; mnist, a classifier of handwritten digits",
+     .is_path = false,
+     .choices = "lm|mnist"},
 };
 
 constexpr Flag kFlags[] = {
@@ -46,7 +53,7 @@ constexpr Flag kFlags[] = {
     {.name = "batch-size",
      .type = FlagType::integer,
      .fallback = "16",
-     .help = "sequences of a step",
+     .help = "sequences of a step; mnist: images, 64 unless said",
      .minimum = 1,
      .maximum = 1e6},
     seqlen_flag("tokens of a sequence"),
@@ -178,7 +185,61 @@ constexpr Flag kFlags[] = {
      .help = "sequences of --valid at most; 0: all",
      .minimum = 0,
      .maximum = 1e12},
+    {.name = "model",
+     .fallback = "moe",
+     .help = "mnist: the network, dense or with four experts",
+     .choices = "ffn|moe"},
+    {.name = "data", .type = FlagType::path, .help = "mnist: the folder with its four files", .value_name = "DIR"},
+    {.name = "epochs",
+     .type = FlagType::integer,
+     .fallback = "6",
+     .help = "mnist: passes over the training images",
+     .minimum = 1,
+     .maximum = 1e6},
+    {.name = "top-k", .fallback = "1", .help = "mnist: experts of an image; 4: all", .choices = "1|2|4"},
+    {.name = "capacity-factor",
+     .type = FlagType::number,
+     .fallback = "1.25",
+     .help = "mnist: times the mean load, the images that an expert computes in a step at most; 0: no limit",
+     .minimum = 0,
+     .maximum = 1e6},
+    {.name = "noisy-gating",
+     .type = FlagType::boolean,
+     .fallback = "true",
+     .help = "mnist: add N(0, 1) to the router's logits in training"},
+    {.name = "dropout",
+     .type = FlagType::number,
+     .fallback = "0.1",
+     .help = "mnist: share of hidden values left out in training",
+     .minimum = 0,
+     .maximum = 0.99},
+    {.name = "max-shift",
+     .type = FlagType::integer,
+     .fallback = "1",
+     .help = "mnist: pixels by which training images are moved at most",
+     .minimum = 0,
+     .maximum = 27},
 };
+
+// What the kind "mnist" reads; of the others "model" to "max-shift" are its alone.
+constexpr std::string_view kMnistFlags[] = {
+    "out",  "batch-size", "lr",    "balance-loss",    "threads",      "seed",    "model",
+    "data", "epochs",     "top-k", "capacity-factor", "noisy-gating", "dropout", "max-shift"};
+constexpr std::size_t kFirstMnistFlag = 6;
+constexpr std::int64_t kMnistBatch = 64;
+
+/// Error(usage) for a flag that is given and says nothing to this kind.
+void check_flags(const Arguments& arguments, bool mnist) {
+  const std::span<const std::string_view> known = kMnistFlags, own = known.subspan(kFirstMnistFlag);
+  for (const Flag& flag : kFlags) {
+    const auto in = [&](std::span<const std::string_view> names) {
+      return std::find(names.begin(), names.end(), flag.name) != names.end();
+    };
+    if (!arguments.given(flag.name) || (mnist ? in(known) : !in(own))) continue;
+    throw Error(ErrorCode::usage, fmt::format("--{} says nothing to train {}", flag.name, mnist ? "mnist" : "lm"), "",
+                "leave it out");
+  }
+}
 
 TrainOptions train_options(const Arguments& arguments) {
   TrainOptions options;
@@ -217,7 +278,28 @@ TrainOptions train_options(const Arguments& arguments) {
   options.keep = arguments.integer("keep");
   options.eval_every = arguments.integer("eval-every");
   options.eval_sequences = arguments.integer("eval-sequences");
+  const bool mnist = options.kind == "mnist";
+  check_flags(arguments, mnist);
+  if (mnist && !arguments.given("batch-size")) options.batch_size = kMnistBatch;
+  options.mnist = {.network = arguments.text("model"),
+                   .data = arguments.text("data"),
+                   .epochs = arguments.integer("epochs"),
+                   .top_k = std::stoll(arguments.text("top-k")),
+                   .capacity_factor = arguments.number("capacity-factor"),
+                   .noisy_gating = arguments.flag("noisy-gating"),
+                   .dropout = arguments.number("dropout"),
+                   .max_shift = arguments.integer("max-shift")};
   return options;
+}
+
+std::string mnist_text(const TrainReport& report) {
+  std::string out = fmt::format("{} parameters, {} for each image\n", report.parameters, report.active_parameters);
+  out += fmt::format("{} steps, loss {:.4f}; on the test images {:.4f}, accuracy {:.2f} %\n", report.steps, report.loss,
+                     report.valid_loss, 100 * report.test_accuracy);
+  if (report.expert_load.empty()) return out;
+  out += "share of the images by expert:";
+  for (const double load : report.expert_load) out += fmt::format(" {:.3f}", load);
+  return out + fmt::format("; over capacity {:.2f} %\n", 100 * report.over_capacity);
 }
 
 std::string report_text(const TrainReport& report) {
@@ -240,8 +322,11 @@ int run_train(const Arguments& arguments) {
   const TrainOptions options = train_options(arguments);
   const TrainReport report = arguments.torch()->train(options, arguments.ranks());
   if (!arguments.is_root()) return 0;
-  print(arguments.flag("json") ? read_json(options.out / "training.json").dump(2) + "\n" : report_text(report));
-  note(fmt::format("wrote {} ({:.0f} tokens/s)", options.out.string(), report.tokens_per_second));
+  const bool mnist = options.kind == "mnist";
+  const std::string text = mnist ? mnist_text(report) : report_text(report);
+  print(arguments.flag("json") ? read_json(options.out / "training.json").dump(2) + "\n" : text);
+  note(fmt::format("wrote {} ({:.0f} {}/s)", options.out.string(), report.tokens_per_second,
+                   mnist ? "images" : "tokens"));
   return 0;
 }
 
@@ -251,7 +336,7 @@ Needs needs_of(const Arguments&) { return Needs::torch; }
 
 constinit const Command train_command{
     .name = "train",
-    .summary = "Train a small MoE language model from a config and a text",
+    .summary = "Train a small MoE language model from a config and a text, or a classifier of MNIST",
     .positionals = kPositionals,
     .flags = kFlags,
     .common = kPlainFlags,
@@ -261,8 +346,9 @@ constinit const Command train_command{
     .details =
         "Runs in kedge-torch. The text is cut into sequences of --seqlen tokens. A run that was stopped, by Ctrl-C or "
         "a "
-        "kill, goes on with the same command from its newest checkpoint, as if it had not been stopped. "
-        "Started by mpirun, the ranks share the sequences of each step.",
+        "kill, goes on with the same command from its newest checkpoint, as if it had not been stopped. mnist takes "
+        "a minute and reads the flags whose help says so, --out, --batch-size, --lr, --balance-loss, --seed and "
+        "--threads (0: one). Started by mpirun, the ranks share the sequences of each step of lm.",
     .needs_with = needs_of,
     .ranks = true};
 

@@ -205,6 +205,9 @@ const fs::path& Checkpoint::directory() const noexcept { return impl_->directory
 const Json& Checkpoint::config() const noexcept { return impl_->config; }
 const Json& Checkpoint::generation_config() const noexcept { return impl_->generation_config; }
 const std::string& Checkpoint::quant_format() const noexcept { return impl_->format_name; }
+InputActivations Checkpoint::input_activations() const noexcept {
+  return impl_->format ? impl_->format->input_activations() : InputActivations::none;
+}
 const std::vector<TensorInfo>& Checkpoint::tensors() const noexcept { return impl_->tensors; }
 
 std::vector<fs::path> Checkpoint::files() const {
@@ -239,7 +242,9 @@ bool Checkpoint::has_weight(std::string_view module) const noexcept {
 WeightData Checkpoint::weight(std::string_view module, std::int64_t rows, std::int64_t cols) const {
   const std::string plain = std::string(module) + ".weight";
   if (impl_->format && impl_->format->has(*impl_, module)) {
-    if (has(plain)) {
+    const auto suffixes = impl_->format->suffixes();
+    const bool own = std::find(suffixes.begin(), suffixes.end(), std::string_view(".weight")) != suffixes.end();
+    if (has(plain) && !own) {
       throw Error(ErrorCode::bad_file, impl_->directory.string() + ": the weight of \"" + printable(module) +
                                            "\" exists twice, plain and quantized");
     }

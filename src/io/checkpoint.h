@@ -38,6 +38,8 @@ class Checkpoint {
   const nlohmann::ordered_json& generation_config() const noexcept;
   /// Empty for an unquantized checkpoint, else e.g. "compressed-tensors/pack-quantized".
   const std::string& quant_format() const noexcept;
+  /// What the file says of the inputs of its quantized modules.
+  InputActivations input_activations() const noexcept;
 
   /// All tensors of all shards, in file order; offsets are relative to their own shard.
   const std::vector<TensorInfo>& tensors() const noexcept;

@@ -34,6 +34,11 @@ void check_expert_count(const Checkpoint& checkpoint, const ModelFamily& family,
 CheckpointSource::CheckpointSource(const Checkpoint& checkpoint, const ModelSpec& spec)
     : checkpoint_(checkpoint),
       family_(family_of(checkpoint.config(), (checkpoint.directory() / "config.json").string())) {
+  if (checkpoint.input_activations() != InputActivations::none) {
+    throw Error(ErrorCode::unsupported, checkpoint.directory().string() + " has quantized input activations",
+                "a language model whose weights alone are quantized",
+                "quantize the original with w8a16-channel and run it with --activations int8");
+  }
   check_expert_count(checkpoint, family_, spec);
 }
 

@@ -25,7 +25,8 @@ enum class Site : unsigned {
   moe_input = 4,            ///< the normed input of a MoE layer [T, H]
   expert_intermediate = 8,  ///< h of moe_ffn [P, I] in permutation order
   logits = 16,
-  linear_input = 32,  ///< x of every Linear (attention, MLP, shared expert, router, lm_head; not the experts')
+  linear_input =
+      32,  ///< x of every Linear (attention, MLP, shared expert, router, lm_head), of experts only a Classifier's
 };
 
 class ForwardProbe {

@@ -63,7 +63,7 @@ TuneParameters tune_parameters(const QuantizeOptions& options) {
 
 Recipe make_recipe(const QuantizeOptions& options) {
   Recipe recipe;
-  recipe.scheme = parse_scheme(options.scheme);
+  recipe.scheme = parse_weight_scheme(options.scheme);
   recipe.method = method_of(options).name;
   recipe.scale_dtype = parse_scale_dtype(options.scale_dtype);
   if (method_of(options).shaped && options.act_order == false) {
@@ -79,7 +79,7 @@ Recipe make_recipe(const QuantizeOptions& options) {
   if (find_quant_method(recipe.method).needs == MethodNeeds::torch) recipe.tune = tune_parameters(options);
   for (const QuantizeOverride& override : options.overrides) {
     std::optional<QuantScheme> scheme;
-    if (override.scheme != "none") scheme = parse_scheme(override.scheme);
+    if (override.scheme != "none") scheme = parse_weight_scheme(override.scheme);
     recipe.overrides.push_back({ModulePattern(override.pattern), std::move(scheme)});
   }
   return recipe;

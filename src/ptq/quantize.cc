@@ -15,11 +15,13 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "kedge/error.h"
+#include "model/classifier.h"
 #include "model/decoder.h"
 #include "ptq/allocation.h"
 #include "ptq/balance.h"
 #include "ptq/calibrate.h"
 #include "ptq/calibration_data.h"
+#include "ptq/classifier.h"
 #include "ptq/export.h"
 #include "ptq/layers/layer.h"
 #include "ptq/layers/layer_store.h"
@@ -202,10 +204,20 @@ QuantizeReport make_report(const QuantizeOptions& options, const Checkpoint& che
   return report;
 }
 
+// A folder that has no config.json is Checkpoint::open()'s to complain of.
+bool is_classifier_folder(const fs::path& source) {
+  std::error_code ignored;
+  return fs::is_regular_file(source / "config.json", ignored) && is_classifier(read_json(source / "config.json"));
+}
+
 }  // namespace
 
 QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuners) {
   const auto start = std::chrono::steady_clock::now();
+  if (is_classifier_folder(options.source)) {
+    check_paths(options);
+    return quantize_classifier(options);
+  }
   const Recipe recipe = make_recipe(options);
   if (!options.dry_run) check_paths(options);
   if (!options.dry_run && tuners == nullptr && find_quant_method(recipe.method).needs == MethodNeeds::torch) {

@@ -24,6 +24,7 @@ struct QuantTensor {
   std::vector<std::uint8_t> codes;  ///< [N, K], unsigned, 0 .. 2^bits - 1 (signed value + 2^(bits-1))
   std::vector<float> scales;        ///< [N, G]; may be negative (AutoRound's full range)
   std::vector<std::uint8_t> zeros;  ///< [N, G]; empty when symmetric (then mid_code())
+  float input_scale = 0;            ///< of inputs quantized to int8 with one scale for all; 0: there is none
 
   std::int64_t group() const noexcept { return args.group_for(cols); }
   std::int64_t groups() const noexcept { return (cols + group() - 1) / group(); }

@@ -10,12 +10,13 @@ namespace {
 
 // Names and meaning: compressed_tensors/quantization/quant_scheme.py, release 0.20 (before 0.13 or so its W8A16 was
 // per channel; that one is w8a16-channel here).
-constexpr std::array<SchemePreset, 5> kPresets{{
+constexpr std::array<SchemePreset, 6> kPresets{{
     {"W2A16", "w2a16-g128", "2 bit, groups of 128"},
     {"W3A16", "w3a16-g128", "3 bit, groups of 128"},
     {"W4A16", "w4a16-g128", "4 bit, groups of 128"},
     {"W4A16_ASYM", "w4a16-g128-asym", "4 bit with zero points, groups of 128"},
     {"W8A16", "w8a16-g128", "8 bit, groups of 128"},
+    {"W8A8", "w8a8-dynamic", "8 bit, inputs too, each row with its own scale"},
 }};
 
 constexpr int kDefaultGroup = 128;
@@ -59,6 +60,14 @@ bool parse_name(std::string_view text, QuantArgs& args) {
   return text.empty();
 }
 
+bool parse_input_activations(std::string_view text, QuantScheme& scheme) {
+  if (text != "w8a8" && text != "w8a8-dynamic" && text != "w8a8-static") return false;
+  scheme.name = text == "w8a8" ? "w8a8-dynamic" : text;
+  scheme.weights = {8, true, QuantStrategy::channel, -1};
+  scheme.input_activations = text == "w8a8-static" ? InputActivations::static_tensor : InputActivations::dynamic_token;
+  return true;
+}
+
 }  // namespace
 
 const char* strategy_name(QuantStrategy strategy) noexcept {
@@ -69,13 +78,26 @@ std::span<const SchemePreset> scheme_presets() noexcept { return kPresets; }
 
 QuantScheme parse_scheme(std::string_view name) {
   QuantScheme scheme;
+  if (parse_input_activations(normalized(name), scheme)) return scheme;
   if (!parse_name(normalized(name), scheme.weights)) {
     std::string presets;
     for (const SchemePreset& preset : kPresets) presets += (presets.empty() ? "" : ", ") + std::string(preset.name);
-    throw Error(ErrorCode::usage, "\"" + std::string(name.substr(0, 80)) + "\" is not a quantization scheme",
-                "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym] or a preset (" + presets + ")", "try w4a16-g128");
+    throw Error(
+        ErrorCode::usage, "\"" + std::string(name.substr(0, 80)) + "\" is not a quantization scheme",
+        "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], w8a8-dynamic, w8a8-static or a preset (" + presets + ")",
+        "try w4a16-g128");
   }
   scheme.name = scheme_name(scheme.weights);
+  return scheme;
+}
+
+QuantScheme parse_weight_scheme(std::string_view name) {
+  QuantScheme scheme = parse_scheme(name);
+  if (scheme.input_activations != InputActivations::none) {
+    throw Error(ErrorCode::unsupported, "the scheme " + scheme.name + " quantizes inputs too",
+                "a scheme for the weights of a language model, as w8a16-channel",
+                "run the model with --activations int8, which quantizes its inputs as they come");
+  }
   return scheme;
 }
 

@@ -3,6 +3,7 @@
 // A scheme's name follows one grammar: w<bits>a16[-g<group>|-channel][-asym], for example w4a16-g128-asym.
 // Without a group part the group is 128, as in the presets of compressed-tensors 0.20 (W4A16, W8A16,
 // W4A16_ASYM, ...), so that "W4A16", "w4a16" and "w4a16-g128" are one scheme. Names of any case are read; '_' is '-'.
+// Two names more have int8 weights, one scale per output, and int8 inputs: w8a8-dynamic (the preset W8A8), w8a8-static.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +31,17 @@ struct QuantArgs {
   }
 };
 
+/// Whether the inputs of quantized matrices are quantized to int8, symmetric, and where their scale comes from.
+enum class InputActivations {
+  none,
+  dynamic_token,  ///< each row's own, found at run time
+  static_tensor,  ///< one for all rows, found by calibration
+};
+
 struct QuantScheme {
   std::string name;  ///< canonical: "w4a16-g128"
   QuantArgs weights;
+  InputActivations input_activations = InputActivations::none;
 };
 
 struct SchemePreset {
@@ -44,6 +53,8 @@ std::span<const SchemePreset> scheme_presets() noexcept;
 
 /// A preset or a name of the grammar. Error(usage) says what names look like.
 QuantScheme parse_scheme(std::string_view name);
+/// The same for where only weights are quantized: Error(unsupported) for schemes that quantize inputs.
+QuantScheme parse_weight_scheme(std::string_view name);
 /// Canonical, with the group part always spelled out: "w4a16-g128", "w8a16-channel".
 std::string scheme_name(const QuantArgs& args);
 /// The same scheme for a row of `cols` inputs: channel where the group does not divide it.

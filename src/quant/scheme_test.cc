@@ -19,7 +19,8 @@ TEST(Scheme, PresetsMeanWhatCompressedTensorsMeans) {
   for (const SchemePreset& preset : scheme_presets()) {
     const QuantScheme scheme = parse_scheme(preset.name);
     EXPECT_EQ(scheme.name, preset.canonical);
-    EXPECT_EQ(scheme.weights.group_size, 128) << preset.name;
+    const bool inputs = scheme.input_activations != InputActivations::none;
+    EXPECT_EQ(scheme.weights.group_size, inputs ? -1 : 128) << preset.name;
     EXPECT_EQ(parse_scheme(preset.canonical).weights, scheme.weights);
   }
   EXPECT_FALSE(parse_scheme("W4A16_ASYM").weights.symmetric);
@@ -38,9 +39,9 @@ TEST(Scheme, NamesRoundTrip) {
 }
 
 TEST(Scheme, RejectsOtherNames) {
-  for (const char* name :
-       {"", "w", "w4", "w4a8", "w5a16", "w4a16-g", "w4a16-g48", "w4a16-g-32", "w4a16-g128-", "w4a16-asym-g128",
-        "w4a16-g128-asym ", "w-4a16", "w99999999999999a16", "q4_k_m", "w4a16-g128-channel"}) {
+  for (const char* name : {"", "w", "w4", "w4a8", "w5a16", "w4a16-g", "w4a16-g48", "w4a16-g-32", "w4a16-g128-",
+                           "w4a16-asym-g128", "w4a16-g128-asym ", "w-4a16", "w4a8-dynamic", "w8a8-g128",
+                           "w8a8-static-asym", "w99999999999999a16", "q4_k_m", "w4a16-g128-channel"}) {
     try {
       parse_scheme(name);
       ADD_FAILURE() << name << " was read";
@@ -49,6 +50,17 @@ TEST(Scheme, RejectsOtherNames) {
       EXPECT_NE(std::string(error.what()).find("w4a16-g128"), std::string::npos);
     }
   }
+}
+
+TEST(Scheme, KnowsInputActivations) {
+  const QuantArgs channel{8, true, QuantStrategy::channel, -1};
+  for (const char* name : {"W8A8", "w8a8-dynamic", "w8a8_static"}) EXPECT_EQ(parse_scheme(name).weights, channel);
+  EXPECT_EQ(parse_scheme("W8A8").name, "w8a8-dynamic");
+  EXPECT_EQ(parse_scheme("W8A8").input_activations, InputActivations::dynamic_token);
+  EXPECT_EQ(parse_scheme("w8a8-static").input_activations, InputActivations::static_tensor);
+  EXPECT_EQ(parse_scheme("w8a16").input_activations, InputActivations::none);
+  EXPECT_EQ(parse_weight_scheme("w8a16").name, "w8a16-g128");
+  EXPECT_THROW(parse_weight_scheme("w8a8-static"), Error);
 }
 
 TEST(Scheme, FallsBackToChannelWhereTheGroupDoesNotDivide) {

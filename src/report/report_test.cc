@@ -143,6 +143,14 @@ TEST(Svg, HeatMapShadesByValue) {
   EXPECT_NE(svg.find("class=\"cell less\" fill-opacity=\"0.500\"><title>b"), std::string::npos);
 }
 
+TEST(Svg, PicturesDarkenByValue) {
+  const std::string svg = svg_picture({.label = "<mean>", .width = 2, .height = 2, .values = {0, 0.5, 1, 0.001}});
+  EXPECT_NE(svg.find("&lt;mean&gt;"), std::string::npos);
+  EXPECT_NE(svg.find("x=\"10\" y=\"0\" width=\"10\" height=\"10\" fill-opacity=\"0.50\""), std::string::npos) << svg;
+  EXPECT_NE(svg.find("x=\"0\" y=\"10\" width=\"10\" height=\"10\" fill-opacity=\"1.00\""), std::string::npos);
+  EXPECT_EQ(svg.find("x=\"10\" y=\"10\""), std::string::npos);
+}
+
 TEST(Html, IsWellFormedSelfContainedAndEscaped) {
   HtmlPage page("<script>alert(1)</script>");
   page.lead("a", "b < c by 4.7e-05, one-to-one", "d");

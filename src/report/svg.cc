@@ -287,6 +287,20 @@ std::string svg_bars(const BarChart& chart) {
   return out + axis_labels(frame, chart.x_label, chart.y_label) + "</svg>\n";
 }
 
+std::string svg_picture(const Picture& picture) {
+  KEDGE_CHECK(static_cast<int>(picture.values.size()) == picture.width * picture.height);
+  constexpr int kSide = 10;  // of a square: two values never share a pixel of the screen
+  std::string out = open_svg(kSide * picture.width, kSide * picture.height, picture.label);
+  out += "<g fill=\"currentColor\">\n";
+  for (int i = 0; i < picture.width * picture.height; ++i) {
+    const double v = picture.values[static_cast<std::size_t>(i)];
+    if (!(v >= 0.005)) continue;
+    out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill-opacity=\"{:.2f}\"/>\n",
+                       kSide * (i % picture.width), kSide * (i / picture.width), kSide, kSide, std::min(1.0, v));
+  }
+  return out + "</g>\n</svg>\n";
+}
+
 std::string svg_heat_map(const HeatMap& map) {
   const std::size_t rows = map.rows.size(), columns = map.columns.size();
   KEDGE_CHECK(map.values.size() == rows * columns && map.tooltips.size() == rows * columns);

@@ -63,4 +63,13 @@ struct HeatMap {
 /// Wider than the other plots when there are many columns; the page then lets it scroll.
 std::string svg_heat_map(const HeatMap& map);
 
+/// A small grey picture: values [height, width] from 0 to 1, each a square as dark as its value (as light, on a dark
+/// page).
+struct Picture {
+  std::string label{};
+  int width = 0, height = 0;
+  std::vector<double> values{};
+};
+std::string svg_picture(const Picture& picture);
+
 }  // namespace kedge

@@ -3,6 +3,7 @@
 
 #include "kedge/error.h"
 #include "train/language.h"
+#include "train/mnist.h"
 
 namespace kedge {
 namespace {
@@ -14,6 +15,7 @@ struct TrainKind {
 
 constexpr TrainKind kKinds[] = {
     {"lm", training::train_language_model},
+    {"mnist", training::train_mnist},
 };
 
 }  // namespace

@@ -15,8 +15,9 @@ struct FormatRow {
   std::unique_ptr<WireFormat> (*make)(const Json& quant, const std::string& where);
 };
 
-constexpr std::array<FormatRow, 1> kFormats{{
+constexpr std::array<FormatRow, 2> kFormats{{
     {"compressed-tensors", "compressed-tensors/pack-quantized", is_pack_quantized, make_pack_quantized},
+    {"compressed-tensors", "compressed-tensors/int-quantized", is_int_quantized, make_int_quantized},
 }};
 
 std::string text_of(const Json& quant, const char* key) {

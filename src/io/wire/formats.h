@@ -13,5 +13,7 @@ namespace kedge {
 /// quant: the quantization_config. One such pair per format.
 bool is_pack_quantized(const nlohmann::ordered_json& quant);
 std::unique_ptr<WireFormat> make_pack_quantized(const nlohmann::ordered_json& quant, const std::string& where);
+bool is_int_quantized(const nlohmann::ordered_json& quant);
+std::unique_ptr<WireFormat> make_int_quantized(const nlohmann::ordered_json& quant, const std::string& where);
 
 }  // namespace kedge

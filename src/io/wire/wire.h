@@ -35,6 +35,7 @@ class WireFormat {
   virtual QuantArgs args(const TensorLookup& tensors, std::string_view module) const = 0;
   /// Validates shapes and dtypes; Error(bad_file).
   virtual QuantTensor read(const TensorLookup& tensors, std::string_view module) const = 0;
+  virtual InputActivations input_activations() const noexcept { return InputActivations::none; }
   /// The suffixes of a module's tensors (".weight_packed", ...).
   virtual std::span<const char* const> suffixes() const noexcept = 0;
 };
@@ -55,6 +56,14 @@ std::vector<SafetensorsWriter::Entry> entries(std::string_view module, const Qua
 /// The bytes of one of these entries; suffix: ".weight_packed", ".weight_scale", ".weight_shape",
 /// ".weight_zero_point".
 std::vector<std::byte> serialize(const QuantTensor& q, std::string_view suffix);
+/// The same for int-quantized: ".weight" as signed bytes, ".weight_scale" and, for static inputs, ".input_scale".
+std::vector<SafetensorsWriter::Entry> int_entries(std::string_view module, std::int64_t rows, std::int64_t cols,
+                                                  DType scale_dtype, InputActivations input_activations);
+/// q: 8 bits, symmetric, one scale per row.
+std::vector<std::byte> int_serialize(const QuantTensor& q, std::string_view suffix);
+/// observer: what found the static scales ("minmax", ...).
+nlohmann::ordered_json int_quantization_config(InputActivations input_activations, const std::string& observer,
+                                               const std::vector<std::string>& ignore);
 /// quantization_config for config.json. groups: (targets, args), targets being "Linear", exact module names or
 /// "re:..." patterns; exact names win over patterns, patterns over "Linear". ignore: the same kinds of targets.
 nlohmann::ordered_json quantization_config(const std::vector<std::pair<std::vector<std::string>, QuantArgs>>& groups,

@@ -5,8 +5,11 @@
 // int8 activations (quantized weights only): x is quantized per row and per weight group (group = K for channel):
 //   a = max |x| over the group, sx = a / 127, q = round_even(x * (127 / a)) in [-127, 127] (a == 0: q = 0, sx = 0)
 //   acc = fma(float(isum), sx * sw[n, g], acc), groups ascending, isum = sum (code - zero) * q exact in int32.
+// With a static input_scale s in the weight's description every group has sx = s and
+//   q = round_even(min(max(x * (1 / s), -127), 127)), 1 / s rounded once
 // (sx * sw is rounded to fp32 first.) An a below 2^-118 (127 / a could overflow) counts as 0; a that is not finite
-// gives q = 0 and sx = NaN, so the row's outputs are NaN. Every row of the table computes exactly these bits in consistent mode.
+// gives q = 0 and sx = NaN, so the row's outputs are NaN; with a static scale a value that is not finite gives sx = NaN.
+// Every row of the table computes exactly these bits in consistent mode.
 // `fast` rows may reassociate. Weights are packed once, at load, into the layout of the row chosen.
 #pragma once
 
@@ -32,6 +35,7 @@ struct GemmDesc {
   bool asymmetric = false;  ///< has zero points of its own
   int zero_point = 0;       ///< of every group when symmetric
   ScaleType scale_type = ScaleType::f32;
+  float input_scale = 0;  ///< static scale of int8 rows, 2^-118 at least; 0: from each row's values
 };
 
 /// A weight in a kernel's layout. Opaque outside src/kernels. Movable, not copyable.

@@ -3,11 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <random>
 #include <vector>
 
+#include "kedge/error.h"
 #include "kernels/gemm/jobs.h"
 #include "kernels/gemm/layout.h"
 #include "kernels/gemm/table.h"
@@ -21,12 +23,13 @@ struct Case {
   std::int64_t group;   // -1: channel
   bool symmetric;
   int scale_bits;       // significant bits of the scales: 8 bf16, 11 f16, 24 f32
+  float input_scale = 0;  // static scale of int8 rows
 };
 
 std::string describe(const Case& c, const char* row) {
   return std::string(row) + " m " + std::to_string(c.m) + " n " + std::to_string(c.n) + " k " + std::to_string(c.k) +
          " bits " + std::to_string(c.bits) + " group " + std::to_string(c.group) + (c.symmetric ? " sym" : " asym") +
-         " scale bits " + std::to_string(c.scale_bits);
+         " scale bits " + std::to_string(c.scale_bits) + " input scale " + std::to_string(c.input_scale);
 }
 
 class Random {
@@ -50,6 +53,7 @@ QuantTensor random_quant(const Case& c, Random& random) {
   q.args.strategy = c.group < 0 ? QuantStrategy::channel : QuantStrategy::group;
   q.args.group_size = c.group;
   q.rows = c.n;
+  q.input_scale = c.input_scale;
   q.cols = c.k;
   q.codes.resize(static_cast<std::size_t>(c.n * c.k));
   for (auto& code : q.codes) {
@@ -130,6 +134,9 @@ const GemmRow& reference_row(Activations activations) {
   return gemm_table().back();
 }
 
+// Of normal values one in a hundred lies beyond 127 of it.
+constexpr float kStaticScale = 0.02f;
+
 std::vector<Case> cases() {
   std::vector<Case> all;
   const std::int64_t ms[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25, 40, 97};
@@ -150,6 +157,7 @@ std::vector<Case> cases() {
         constexpr int kScaleBits[] = {8, 11, 24};
         all.push_back({m, ns[i % 6], k, bits, group, i % 2 == 0, kScaleBits[i % 3]});
         all.push_back({m, ns[(i + 1) % 6], k, bits, group, i % 2 != 0, kScaleBits[(i + 1) % 3]});
+        all.push_back({m, ns[(i + 2) % 6], k, bits, group, i % 2 != 0, kScaleBits[(i + 2) % 3], kStaticScale});
         ++i;
       }
     }
@@ -205,19 +213,24 @@ TEST(Gemm, ReferenceEqualsDoubles) {
       Arena arena;
       gemm({one, arena}, x.data(), c.k, c.m, w, y.data(), c.n);
       const WeightView view = weight_view(w);
+      const bool is_static = c.input_scale != 0 && activations == Activations::int8;
       for (std::int64_t i = 0; i < c.m; ++i) {
         for (std::int64_t n = 0; n < c.n; ++n) {
           double sum = 0, magnitude = 0, steps = 0;
           for (std::int64_t k = 0; k < c.k; ++k) {
             const double wk = weight_at(view, n, k);
-            sum += x[static_cast<std::size_t>(i * c.k + k)] * wk;
-            magnitude += std::fabs(x[static_cast<std::size_t>(i * c.k + k)] * wk);
+            double xk = x[static_cast<std::size_t>(i * c.k + k)];
+            if (is_static) xk = std::clamp(xk, -127.0 * c.input_scale, 127.0 * c.input_scale);
+            sum += xk * wk;
+            magnitude += std::fabs(xk * wk);
             steps += std::fabs(wk);
           }
-          // fp32: one rounding per step; int8: half a step of 1/127 of the row's maximum (< 6) per element.
+          // fp32: one rounding per step; int8: half a step per element, of the static scale or of 1/127 of the row's
+          // maximum (< 6).
+          const double step = is_static ? c.input_scale : 6.0 / 127;
           const double tolerance =
               1e-30 + (activations == Activations::fp32 ? magnitude * static_cast<double>(c.k + 1) * 0x1p-24
-                                                        : steps * 6.0 / 127 * 0.51);
+                                                        : steps * step * 0.51);
           ASSERT_NEAR(y[static_cast<std::size_t>(i * c.n + n)], sum, tolerance) << describe(c, "reference");
         }
       }
@@ -243,10 +256,12 @@ TEST(Gemm, PackedWeightsKeepTheirValues) {
   }
 }
 
-TEST(Gemm, ExtremeActivations) {
+class GemmExtremes : public ::testing::TestWithParam<float> {};
+
+TEST_P(GemmExtremes, SameInAllRows) {
   ThreadPool one(1);
   Random random(4);
-  const Case c{5, 33, 128, 4, 32, true, 8};
+  const Case c{5, 33, 128, 4, 32, true, 8, GetParam()};
   const LoadOptions options{detect_isa(), Numerics::consistent, Activations::int8};
   const PackedWeight w = random_weight(c, random, options);
   std::vector<float> x = random_rows(c.m, c.k, random);
@@ -268,6 +283,15 @@ TEST(Gemm, ExtremeActivations) {
         EXPECT_TRUE(std::isnan(y[i]) ? std::isnan(expected[i]) : y[i] == expected[i]) << row.name << " " << i;
       }
     }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Scales, GemmExtremes, ::testing::Values(0.0f, kStaticScale));
+
+TEST(Gemm, RefusesImpossibleInputScales) {
+  Random random(5);
+  for (const float scale : {-0.1f, 1e-37f, INFINITY, NAN}) {
+    EXPECT_THROW(pack_weight(random_quant({1, 16, 32, 8, -1, true, 24, scale}, random), {}), Error) << scale;
   }
 }
 

@@ -39,6 +39,7 @@ PackedRows plan_rows(Arena& scratch, const GemmRow& row, const WeightView& w, co
   if (row.layout != RowLayout::f32) {
     p.group = w.group;
     p.groups = w.groups;
+    p.input_scale = w.input_scale;
     p.scale = scratch.take<float>(p.rows * p.groups);
     p.sum = scratch.take<std::int32_t>(p.rows * p.groups);
   }
@@ -48,7 +49,7 @@ PackedRows plan_rows(Arena& scratch, const GemmRow& row, const WeightView& w, co
 
 bool same_rows(const PackedRows& p, const GemmRow& row, const WeightView& w) noexcept {
   return p.row->pack == row.pack && p.row->row_tile == row.row_tile && p.k == w.k &&
-         (row.layout == RowLayout::f32 || p.group == w.group);
+         (row.layout == RowLayout::f32 || (p.group == w.group && p.input_scale == w.input_scale));
 }
 
 std::int64_t total_tiles(const PackedRows& p) noexcept {
@@ -82,6 +83,7 @@ void pack_tiles(const PackedRows& p, std::int64_t begin, std::int64_t end) noexc
       t.k_padded = p.k_padded;
       t.group = p.group;
       t.groups = p.groups;
+      t.input_scale = p.input_scale;
       t.out = static_cast<std::byte*>(p.data) + r * p.k_padded * bytes;
       t.scale = p.scale + r * p.groups;
       t.sum = p.sum + r * p.groups;

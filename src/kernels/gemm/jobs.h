@@ -16,6 +16,7 @@ struct PackedRows {
   std::int64_t rows;
   std::int64_t k, k_padded;
   std::int64_t group, groups;
+  float input_scale;
   const float* x;
   std::int64_t ldx;
   const std::int32_t* gather;  ///< may be null

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t kSpare = 64;
 constexpr float kScaleLimit = 0x1p100f;
+constexpr float kSmallestInputScale = 0x1p-118f;  // 1 / s and what it multiplies stay finite
 
 std::size_t round_up(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -173,6 +174,11 @@ PackedWeight pack_weight(const QuantTensor& weight, const LoadOptions& options) 
   desc.asymmetric = !weight.zeros.empty();
   desc.zero_point = desc.asymmetric ? 0 : weight.args.mid_code();
   desc.scale_type = narrowest(weight.scales);
+  if (weight.input_scale != 0 && !(weight.input_scale >= kSmallestInputScale && weight.input_scale < kScaleLimit)) {
+    throw Error(ErrorCode::bad_file, "a static activation scale is " + std::to_string(weight.input_scale),
+                "a positive number below 2^100", "check the checkpoint or quantize it again");
+  }
+  desc.input_scale = weight.input_scale;
   PackedWeight packed = allocate(desc, options);
   const StorageMap map = storage_map(desc);
   std::byte* base = packed.storage_.data();
@@ -216,6 +222,7 @@ WeightView weight_view(const PackedWeight& weight) noexcept {
   view.format = desc.format;
   view.scale_type = desc.scale_type;
   view.zero_point = desc.zero_point;
+  view.input_scale = desc.input_scale;
   return view;
 }
 

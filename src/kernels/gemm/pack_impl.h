@@ -56,6 +56,22 @@ inline GroupScale group_scale(const float* x, std::int64_t size) {
   return a < 0x1p-118f ? GroupScale{0.0f, 0.0f} : GroupScale{a / 127.0f, 127.0f / a};
 }
 
+/// Hands on the q of [i, i + kLanes), as far as the group goes.
+template <class F>
+inline void emit_words(VI q, std::int64_t i, std::int64_t size, F&& emit) {
+  alignas(16) std::int8_t bytes[kLanes];
+  vstore_s8(bytes, q);
+  const std::int64_t words = (size - i + 3) / 4 < kLanes / 4 ? (size - i + 3) / 4 : kLanes / 4;
+  for (std::int64_t j = 0; j < words; ++j) {
+    emit((i + j * 4) / 4, bytes + j * 4);
+  }
+}
+
+struct GroupSum {
+  float scale;  // NaN where a value is not finite
+  std::int32_t sum;
+};
+
 /// Quantizes one group of a row. emit(k offset, 4 q as one word): words past `size` hold zeros.
 template <class F>
 inline std::int32_t quantize_group(const float* x, std::int64_t size, float inverse, F&& emit) {
@@ -63,14 +79,24 @@ inline std::int32_t quantize_group(const float* x, std::int64_t size, float inve
   for (std::int64_t i = 0; i < size; i += kLanes) {
     const VI q = inverse == 0.0f ? vset_i(0) : vround(vmul(load_part(x + i, size - i), vset(inverse)));
     sum = vadd_i(sum, q);
-    alignas(16) std::int8_t bytes[kLanes];
-    vstore_s8(bytes, q);
-    const std::int64_t words = (size - i + 3) / 4 < kLanes / 4 ? (size - i + 3) / 4 : kLanes / 4;
-    for (std::int64_t j = 0; j < words; ++j) {
-      emit((i + j * 4) / 4, bytes + j * 4);
-    }
+    emit_words(q, i, size, emit);
   }
   return vreduce_add(sum);
+}
+
+/// The same with a scale that the values did not choose, so that they may lie beyond it.
+template <class F>
+inline GroupSum quantize_group_static(const float* x, std::int64_t size, float scale, F&& emit) {
+  const VF inverse = vset(1.0f / scale), low = vset(-127.0f), high = vset(127.0f);
+  VI sum = vset_i(0), largest = vset_i(0);
+  for (std::int64_t i = 0; i < size; i += kLanes) {
+    const VF part = load_part(x + i, size - i);
+    largest = vmax_i(largest, vand_i(vbits(part), vset_i(0x7FFFFFFF)));
+    const VI q = vround(vmin_f(vmax_f(vmul(part, inverse), low), high));
+    sum = vadd_i(sum, q);
+    emit_words(q, i, size, emit);
+  }
+  return {vreduce_max(largest) >= 0x7F800000 ? __builtin_nanf("") : scale, vreduce_add(sum)};
 }
 
 template <class F>
@@ -79,11 +105,16 @@ inline void pack_quantized(const PackTask& t, F&& emit) {
     const float* row = source_row(t, r);
     for (std::int64_t g = 0; g < t.groups; ++g) {
       const std::int64_t begin = g * t.group, size = t.k - begin < t.group ? t.k - begin : t.group;
+      const auto emit_at = [&](std::int64_t word, const std::int8_t* q) { emit((begin / 4 + word) * t.rows + r, q); };
+      if (t.input_scale != 0.0f) {
+        const GroupSum s = quantize_group_static(row + begin, size, t.input_scale, emit_at);
+        t.scale[g * t.rows + r] = s.scale;
+        t.sum[g * t.rows + r] = s.sum;
+        continue;
+      }
       const GroupScale s = group_scale(row + begin, size);
       t.scale[g * t.rows + r] = s.scale;
-      t.sum[g * t.rows + r] = quantize_group(
-          row + begin, size, s.inverse,
-          [&](std::int64_t word, const std::int8_t* q) { emit((begin / 4 + word) * t.rows + r, q); });
+      t.sum[g * t.rows + r] = quantize_group(row + begin, size, s.inverse, emit_at);
     }
     for (std::int64_t word = (t.k + 3) / 4; word < t.k_padded / 4; ++word) {
       constexpr std::int8_t kNone[4] = {};

@@ -33,6 +33,20 @@ void quantize_group(const float* x, std::int64_t size, std::int8_t* q, float* sc
   }
 }
 
+void quantize_group_static(const float* x, std::int64_t size, float input_scale, std::int8_t* q, float* scale,
+                           std::int32_t* sum) noexcept {
+  const float inverse = 1.0f / input_scale;
+  *scale = input_scale;
+  *sum = 0;
+  for (std::int64_t i = 0; i < size; ++i) {
+    if (!std::isfinite(x[i])) *scale = std::bit_cast<float>(0x7FC00000u);
+    const float clipped = std::fmin(std::fmax(x[i] * inverse, -127.0f), 127.0f);
+    const int value = static_cast<int>(std::nearbyint(clipped));
+    q[i] = static_cast<std::int8_t>(value);
+    *sum += value;
+  }
+}
+
 const float* source_row(const PackTask& t, std::int64_t i) noexcept {
   return t.x + (t.gather != nullptr ? t.gather[i] : i) * t.ldx;
 }
@@ -56,8 +70,14 @@ void pack_s8_reference(const PackTask& t) noexcept {
     std::int8_t* q = out + r * t.k_padded;
     for (std::int64_t g = 0; g < t.groups; ++g) {
       const std::int64_t begin = g * t.group;
-      quantize_group(row + begin, std::min(t.group, t.k - begin), q + begin, t.scale + g * t.rows + r,
-                     t.sum + g * t.rows + r);
+      const std::int64_t size = std::min(t.group, t.k - begin);
+      float* scale = t.scale + g * t.rows + r;
+      std::int32_t* sum = t.sum + g * t.rows + r;
+      if (t.input_scale != 0.0f) {
+        quantize_group_static(row + begin, size, t.input_scale, q + begin, scale, sum);
+      } else {
+        quantize_group(row + begin, size, q + begin, scale, sum);
+      }
     }
     std::memset(q + t.k, 0, static_cast<std::size_t>(t.k_padded - t.k));
   }

@@ -44,6 +44,8 @@ inline VI vxor_i(VI a, VI b) { return _mm256_xor_si256(a, b); }
 inline VI vmaddubs(VI u8, VI s8) { return _mm256_maddubs_epi16(u8, s8); }
 inline VI vmadd16(VI a, VI b) { return _mm256_madd_epi16(a, b); }
 inline VF vto_float(VI a) { return _mm256_cvtepi32_ps(a); }
+inline VF vmin_f(VF a, VF b) { return _mm256_min_ps(a, b); }
+inline VF vmax_f(VF a, VF b) { return _mm256_max_ps(a, b); }
 inline VI vround(VF a) { return _mm256_cvtps_epi32(a); }
 inline VI vbits(VF a) { return _mm256_castps_si256(a); }
 /// (x & mask) | one, as floats.

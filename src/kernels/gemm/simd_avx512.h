@@ -48,6 +48,8 @@ inline VI vxor_i(VI a, VI b) { return _mm512_xor_si512(a, b); }
 inline VI vmaddubs(VI u8, VI s8) { return _mm512_maddubs_epi16(u8, s8); }
 inline VI vmadd16(VI a, VI b) { return _mm512_madd_epi16(a, b); }
 inline VF vto_float(VI a) { return _mm512_cvtepi32_ps(a); }
+inline VF vmin_f(VF a, VF b) { return _mm512_min_ps(a, b); }
+inline VF vmax_f(VF a, VF b) { return _mm512_max_ps(a, b); }
 inline VI vround(VF a) { return _mm512_cvtps_epi32(a); }
 inline VI vbits(VF a) { return _mm512_castps_si512(a); }
 /// (x & mask) | one, as floats.

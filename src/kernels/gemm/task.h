@@ -33,6 +33,7 @@ struct WeightView {
   WeightFormat format;
   ScaleType scale_type;
   std::int32_t zero_point;
+  float input_scale;  ///< kernels/gemm/gemm.h, GemmDesc
 };
 
 /// Packs one tile: rows x + (gather ? gather[i] : i) * ldx for i < rows.
@@ -43,6 +44,7 @@ struct PackTask {
   std::int64_t rows;
   std::int64_t k, k_padded;
   std::int64_t group, groups;  ///< s8 and s16 only
+  float input_scale;           ///< of every q; 0: each row and group has its own
   void* out;
   float* scale;
   std::int32_t* sum;

@@ -28,10 +28,6 @@ struct ExpertJob {
 
 const GemmRow& row_for(const PackedWeight& w, std::int64_t rows) { return select_gemm({w.desc_, w.options_, rows}); }
 
-CombineFunction combine_for(Isa isa) noexcept {
-  return isa == Isa::scalar ? combine_scalar : isa == Isa::avx2 ? combine_avx2 : combine_avx512;
-}
-
 std::span<ExpertJob> plan_jobs(const ExecContext& ctx, const MoeFfnCall& call, float* h) {
   const ExpertFfnDesc& desc = *call.desc;
   const TokenPermutation& perm = *call.permutation;

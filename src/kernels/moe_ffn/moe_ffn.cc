@@ -9,6 +9,9 @@
 namespace kedge {
 namespace {
 
+// Tokens per claim of a thread.
+constexpr std::int64_t kCombineGrain = 64;
+
 std::size_t round_up(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 std::size_t slab_bytes(const ExpertWeights& e) {
@@ -77,6 +80,21 @@ std::size_t PackedExperts::num_bytes() const noexcept {
 
 const ExpertWeights& PackedExperts::operator[](std::int64_t expert) const noexcept {
   return experts_[static_cast<std::size_t>(expert)];
+}
+
+CombineFunction combine_for(Isa isa) noexcept {
+  return isa == Isa::scalar ? combine_scalar : isa == Isa::avx2 ? combine_avx2 : combine_avx512;
+}
+
+void combine_experts(const ExecContext& ctx, const float* pairs, const TokenPermutation& permutation,
+                     const float* weights, std::int64_t size, float* y, Isa isa) {
+  const CombineFunction combine = combine_for(isa);
+  const std::int64_t k = permutation.top_k;
+  ctx.threads.parallel_for(permutation.tokens, kCombineGrain, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      combine({pairs, size, permutation.pair_of.data() + t * k, weights + t * k, k, size, y + t * size});
+    }
+  });
 }
 
 Isa experts_isa(const PackedExperts& experts) noexcept { return experts[0].gate.options_.isa; }

@@ -67,6 +67,10 @@ class PackedExperts {
 void moe_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& permutation, const float* weights,
              const ExpertFfnDesc& desc, const PackedExperts& experts, float* y, float* intermediate = nullptr);
 
+/// The combination alone, for experts of another make: pairs [P, size] in the permutation's order, y [T, size].
+void combine_experts(const ExecContext& ctx, const float* pairs, const TokenPermutation& permutation,
+                     const float* weights, std::int64_t size, float* y, Isa isa);
+
 std::string explain_moe_ffn(const ExpertFfnDesc& desc, const PackedExperts& experts, std::int64_t tokens);
 
 }  // namespace kedge

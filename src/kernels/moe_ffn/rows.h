@@ -3,6 +3,7 @@
 
 #include <span>
 
+#include "kernels/moe_ffn/combine.h"
 #include "kernels/moe_ffn/moe_ffn.h"
 
 namespace kedge {
@@ -32,6 +33,8 @@ void moe_ffn_reference(const ExecContext& ctx, const MoeFfnCall& call);
 /// gate, up and activation in one task; down and the combination in one task where the pairs are few.
 void moe_ffn_fused(const ExecContext& ctx, const MoeFfnCall& call);
 
+/// The row of combine.h for an instruction set.
+CombineFunction combine_for(Isa isa) noexcept;
 /// The instruction set that the experts were packed for.
 Isa experts_isa(const PackedExperts& experts) noexcept;
 
