@@ -19,7 +19,6 @@
 
 #include "base/interrupt.h"
 #include "base/json.h"
-#include "base/log.h"
 #include "base/toml_section.h"
 #include "bench/subject.h"
 #include "claims/environment.h"
@@ -211,7 +210,6 @@ void check_speed(const Claim& claim) {
 }
 
 void run_speed(std::span<const TrackJob> jobs, const TrackContext& context) {
-  const TalkScope talk(false);
   Garage garage(context);
   std::map<int, MachineLimits> limits;
   std::vector<Timing> timings;
