@@ -212,9 +212,11 @@ class Run {
     text += line + "\n";
     write_file_atomically(options_.out / "logs" / (track + ".log"), text);
   }
+  // Also of a track whose last record was written just before the run was stopped.
   void finish_log(const std::string& track) {
-    const std::string end = fmt::format("track {}: finished\n", track);
-    if (logs_.contains(track) && !logs_[track].ends_with(end)) log(track, end.substr(0, end.size() - 1));
+    const std::string end = fmt::format("track {}: finished", track);
+    const std::string& text = log_text(track);
+    if (!text.empty() && !text.ends_with(end + "\n")) log(track, end);
   }
 
   void write_environment() {

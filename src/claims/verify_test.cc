@@ -345,6 +345,10 @@ TEST_F(VerifyTest, ResumesWhatWasStopped) {
   expect_pass(run().gates);
   EXPECT_EQ(first, read_file(bundle() / "records/fast.json"));
   expect_pass(gates(true));
+  // Nor does a run lose its end that was stopped after its last record.
+  edit_text("logs/R.log", "track R: finished\n", "");
+  fs::remove(bundle() / "env.json");
+  expect_pass(run().gates);
   // Not with other claims.
   write("claims/slow.toml", claim_text("R", "quantize", 1.5, 1.2));
   try {
