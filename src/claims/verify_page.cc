@@ -84,12 +84,12 @@ void add_claim(HtmlPage& page, const Claim& claim, const ClaimRecord& record, co
 HtmlTable gates_table(const std::vector<VerifyGate>& gates) {
   HtmlTable table;
   table.caption = "Gates";
-  table.header = {"", "gate", "checks", "outcome"};
+  table.header = {"", "gate", "outcome", "checks"};
   table.text_columns = 4;
   for (const VerifyGate& gate : gates) {
     std::string outcome = gate.passed() ? "passed" : "failed: " + gate.failures.front();
     if (gate.failures.size() > 1) outcome += fmt::format(" (and {} more)", gate.failures.size() - 1);
-    table.rows.push_back({std::string(1, gate.letter), gate.name, gate.checks, outcome});
+    table.rows.push_back({std::string(1, gate.letter), gate.name, outcome, gate.checks});
   }
   return table;
 }
@@ -97,11 +97,11 @@ HtmlTable gates_table(const std::vector<VerifyGate>& gates) {
 HtmlTable verdicts_table(const std::vector<VerifyClaim>& rows) {
   HtmlTable table;
   table.caption = "Verdicts";
-  table.header = {"verdict", "claim", "of", "measured", "required", "n"};
-  table.text_columns = 5;
+  table.header = {"verdict", "claim", "track", "measured", "required", "n", "of", "statement"};
+  table.text_columns = 8;
   for (const VerifyClaim& row : rows) {
-    table.rows.push_back({row.verdict, row.statement + " (" + row.name + ", " + row.track + ")", row.claimed_by,
-                          row.measured, row.required, row.n == 0 ? "" : format_count(row.n)});
+    table.rows.push_back({row.verdict, row.name, row.track, row.measured, row.required,
+                          row.n == 0 ? "" : format_count(row.n), row.claimed_by, row.statement});
   }
   return table;
 }

@@ -111,8 +111,10 @@ Json summary_json(const Bundle& bundle, const BundleVerdicts& verdicts) {
                                                   [&](const Judgement& j) { return j.verdict == verdict; });
   }
   for (const std::size_t i : reading_order(bundle, verdicts)) claims.push_back(claim_json(bundle, verdicts, i));
+  Json env = bundle.env.empty() ? Json::object() : Json::parse(bundle.env);
+  env.erase("command_line");  // env.json has it; a summary is for others' eyes, and paths are nobody's figures
   return {{"schema", "kedge.verify/1"},
-          {"provenance", bundle.env.empty() ? Json::object() : Json::parse(bundle.env)},
+          {"provenance", std::move(env)},
           {"config",
            {{"profile", protocol.profile},
             {"tracks", protocol.tracks},
