@@ -41,7 +41,9 @@ TEST(VerifyTrip, ParityTrackEndToEnd) {
   const trips::Result compared = verify({"--compare", one, two, "--json"});
   EXPECT_EQ(compared.exit_code, 0) << compared.err;
   for (const Json& change : Json::parse(compared.out)) {
-    if (change["verdict_a"] == "upheld") EXPECT_EQ(change["change"], 0) << change;
+    if (change["verdict_a"] == "upheld") {
+      EXPECT_EQ(change["change"], 0) << change;
+    }
   }
 
   trips::spit(fs::path(one) / "records/replay.json", trips::slurp(fs::path(one) / "records/port-routing.json"));
