@@ -14,7 +14,6 @@
 
 namespace kedge {
 
-
 struct MnistReportOptions {
   std::filesystem::path data;  ///< the folder with the four files of MNIST
   std::filesystem::path out;   ///< folder for runs/, mnist.json, mnist.html, mnist.md

@@ -63,17 +63,7 @@ AblationMethodRecipe read_method(const fs::path& file, const TomlValue& value, c
   method.options.calibration = calibration;
   method.name = section.as<std::string>("name", section.require("name", "the label of the method"), "a text");
   if (method.name.empty()) section.fail(section.line(), "a method has an empty name");
-  section.require("method", "a method of kedge quantize");
-  for (const MethodKey& key : method_keys()) {
-    if (const TomlValue* given = section.find(key.name)) {
-      set_field(section, key.name, *given, key.field(method.options));
-    }
-  }
-  for (const auto& [name, given] : section.members()) {
-    for (const ForeignKey& key : foreign_keys()) {
-      if (name == key.name) section.fail(given.line, "a method has the key \"" + name + "\"", {}, key.to_do);
-    }
-  }
+  read_method_keys(section, method.options);
   section.refuse_others();
   const CalibrationOptions& own = method.options.calibration;
   if (own.nsamples < 0 || own.seqlen < 0) {
@@ -154,6 +144,18 @@ void read_sensitivity(TomlSection& top, AblationRecipe& recipe) {
 }
 
 }  // namespace
+
+void read_method_keys(TomlSection& section, QuantizeOptions& options) {
+  section.require("method", "a method of kedge quantize");
+  for (const MethodKey& key : method_keys()) {
+    if (const TomlValue* given = section.find(key.name)) set_field(section, key.name, *given, key.field(options));
+  }
+  for (const auto& [name, given] : section.members()) {
+    for (const ForeignKey& key : foreign_keys()) {
+      if (name == key.name) section.fail(given.line, "a method has the key \"" + name + "\"", {}, key.to_do);
+    }
+  }
+}
 
 AblationRecipe read_ablation_recipe(const fs::path& file) {
   const std::string text = read_file(file, kMaxBytes);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/toml_section.h"
 #include "kedge/quantize.h"
 
 namespace kedge {
@@ -34,5 +35,9 @@ struct AblationRecipe {
 /// Paths are taken from the recipe's folder. Error(bad_file) "FILE:LINE: ...": no TOML, unknown or repeated keys, wrong
 /// types, values out of range; Error(not_found): the recipe, a model or a text.
 AblationRecipe read_ablation_recipe(const std::filesystem::path& file);
+
+/// The keys of a method (claims/method_keys.h) that the table has, into options; "method" must be there. Error(bad_file)
+/// also for flags of kedge quantize that no method sets; unknown keys are left to refuse_others().
+void read_method_keys(TomlSection& section, QuantizeOptions& options);
 
 }  // namespace kedge

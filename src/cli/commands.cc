@@ -4,9 +4,9 @@ namespace kedge::cli {
 namespace {
 
 constexpr const Command* kCommands[] = {
-    &run_command,   &quantize_command,   &audit_command,  &ablate_command,  &train_command,
-    &trace_command, &perplexity_command, &eval_command,   &inspect_command, &tokenize_command,
-    &tokenizer_command, &bench_command, &mnist_command, &completion_command, &help_command,
+    &run_command,       &quantize_command,   &audit_command, &ablate_command, &train_command,
+    &trace_command,     &perplexity_command, &eval_command,  &verify_command, &inspect_command, &tokenize_command,
+    &tokenizer_command, &bench_command,      &mnist_command, &completion_command, &help_command,
 };
 
 }  // namespace

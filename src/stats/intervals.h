@@ -18,6 +18,8 @@ struct Interval {
 Interval mean_interval(std::span<const double> samples, double confidence = 0.95);
 /// Quantile of Student's t with `df` degrees of freedom.
 double student_t_quantile(double p, double df);
+/// P(T > t) of Student's t with `df` degrees of freedom, any sign of t.
+double student_t_upper_tail(double t, double df);
 /// Ratio-of-sums estimate (sum a / sum b) over clusters, with the interval of the linearised (delta-method) error:
 /// token means over sequences of unequal length. One cluster: as mean_interval. All denominators 0: NaN.
 Interval ratio_interval(std::span<const double> numerators, std::span<const double> denominators,

@@ -56,6 +56,11 @@ double upper_tail(double t, double df) {
 
 }  // namespace
 
+double student_t_upper_tail(double t, double df) {
+  KEDGE_CHECK(df > 0);
+  return t < 0 ? 1 - upper_tail(-t, df) : upper_tail(t, df);
+}
+
 double student_t_quantile(double p, double df) {
   KEDGE_CHECK(p > 0 && p < 1 && df > 0);
   if (p < 0.5) return -student_t_quantile(1 - p, df);

@@ -1,0 +1,67 @@
+#include "claims/tracks.h"
+
+#include <fmt/format.h>
+
+#include <set>
+
+#include "claims/tracks/rows.h"
+#include "kedge/error.h"
+
+namespace kedge {
+namespace {
+
+constexpr const char* kNoLayer = "kedge has no MCQSMoE layer yet (error-driven routing, shared anchors)";
+constexpr const char* kNoMnist = "kedge has no claims row for its MNIST models yet";
+constexpr const char* kNoDiffusion = "kedge has no masked-diffusion language model yet";
+constexpr const char* kNoServer = "kedge has no server yet";
+
+constexpr TrackRow missing(const char* track, const char* subject, const char* shows, const char* what) {
+  return {track, subject, shows, what, false, nullptr, nullptr};
+}
+
+// The order is that of a run: short tracks first.
+constexpr TrackRow kRows[] = {
+    {"T", "decoder", "parity with other people's goldens, layer by layer", nullptr, false, check_parity, run_parity},
+    {"R", "quantize", "routing of quantized models, method against method", nullptr, false, check_routing, run_routing},
+    {"R", "quantize-tuned", "the same of methods that tune by gradients", nullptr, true, check_routing, run_routing},
+    {"X", "eval", "benchmarks, and trust in confidences", nullptr, false, check_external, run_external},
+    {"P", "decoder", "speed beside the machine's limits", nullptr, false, check_speed, run_speed},
+    {"PS", "decoder", "speed against speed, in interleaved pairs", nullptr, false, check_speed, run_speed},
+    missing("Q", "mcqsmoe", "correctness of the layer", kNoLayer),
+    missing("QS", "mcqsmoe", "correctness over seeds", kNoLayer),
+    missing("P", "mcqsmoe", "speed of the layer", kNoLayer),
+    missing("PS", "mcqsmoe", "speed of the layer, repeated", kNoLayer),
+    missing("DB", "mcqsmoe", "the layer against dense layers", kNoLayer),
+    missing("T", "mcqsmoe", "parity of the layer", kNoLayer),
+    missing("X", "mnist", "accuracy of the MNIST models", kNoMnist),
+    missing("P", "mnist", "speed and size of the MNIST models", kNoMnist),
+    missing("X", "diffusion", "benchmarks answered by masked diffusion", kNoDiffusion),
+    missing("S", "server", "latency under load", kNoServer),
+};
+
+}  // namespace
+
+std::span<const TrackRow> verify_tracks() noexcept { return kRows; }
+
+const TrackRow& find_track(const Claim& claim, std::span<const TrackRow> rows) {
+  std::string tracks, subjects;
+  std::set<std::string> named;
+  const TrackRow* only = nullptr;
+  for (const TrackRow& row : rows) {
+    if (named.insert(row.track).second) tracks += (tracks.empty() ? "" : ", ") + std::string(row.track);
+    if (claim.track != row.track) continue;
+    if (claim.subject == row.subject) return row;
+    subjects += (subjects.empty() ? "" : ", ") + std::string(row.subject);
+    if (only == nullptr && row.missing == nullptr) only = &row;
+  }
+  if (claim.subject.empty() && only != nullptr) return *only;
+  const std::string file = claim.file.string();
+  if (subjects.empty()) {
+    throw Error(ErrorCode::bad_file, fmt::format("{}: there is no track \"{}\"", file, claim.track),
+                "one of " + tracks);
+  }
+  throw Error(ErrorCode::bad_file, fmt::format("{}: track {} has no subject \"{}\"", file, claim.track, claim.subject),
+              "one of " + subjects);
+}
+
+}  // namespace kedge

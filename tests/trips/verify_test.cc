@@ -1,0 +1,69 @@
+// The verify trip as a user runs it: the registered claims of a short track, exit codes, a bundle that sha256sum agrees
+// with.
+#include <cstdlib>
+
+#include "base/json.h"
+#include "process.h"
+
+namespace kedge {
+namespace {
+
+namespace fs = std::filesystem;
+using trips::TemporaryFolder;
+
+const std::string kClaims = KEDGE_SOURCE_DIR "/claims";
+
+trips::Result verify(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "verify");
+  arguments.push_back("--quiet");
+  return trips::run(arguments);
+}
+
+TEST(VerifyTrip, ParityTrackEndToEnd) {
+  TemporaryFolder folder;
+  const std::string one = (folder / "one").string(), two = (folder / "two").string();
+  // The track's claims about what kedge does not have fail gate B; all others pass.
+  const trips::Result strict = verify({kClaims, "--track", "T", "--profile", "quick", "--out", one});
+  EXPECT_EQ(strict.exit_code, 1) << strict.err;
+  EXPECT_NE(strict.out.find("gate B reached: failed"), std::string::npos) << strict.out;
+  EXPECT_TRUE(strict.out.find("not run") < strict.out.find("upheld"));
+  const trips::Result checked = verify({kClaims, "--check", one, "--allow-not-run"});
+  EXPECT_EQ(checked.exit_code, 0) << checked.out << checked.err;
+  EXPECT_EQ(std::system(("cd " + one + " && sha256sum --quiet -c manifest.sha256").c_str()), 0);
+
+  const trips::Result again =
+      verify({kClaims, "--track", "T", "--profile", "quick", "--out", two, "--allow-not-run", "--json"});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  const Json summary = Json::parse(again.out);
+  EXPECT_EQ(summary["schema"], "kedge.verify/1");
+  EXPECT_EQ(summary["results"]["verdicts"]["upheld"], 4);
+  // The same bits: the same errors to the last digit, in another run.
+  const trips::Result compared = verify({"--compare", one, two, "--json"});
+  EXPECT_EQ(compared.exit_code, 0) << compared.err;
+  for (const Json& change : Json::parse(compared.out)) {
+    if (change["verdict_a"] == "upheld") {
+      EXPECT_EQ(change["change"], 0) << change;
+    }
+  }
+
+  trips::spit(fs::path(one) / "records/replay.json", trips::slurp(fs::path(one) / "records/port-routing.json"));
+  const trips::Result forged = verify({"--check", one, "--allow-not-run"});
+  EXPECT_EQ(forged.exit_code, 1);
+  EXPECT_NE(forged.out.find("claim replay has no record"), std::string::npos) << forged.out;
+}
+
+TEST(VerifyTrip, WrongCalls) {
+  TemporaryFolder folder;
+  EXPECT_EQ(verify({(folder / "none").string(), "--out", (folder / "o").string()}).exit_code, 3);
+  EXPECT_EQ(verify({kClaims, "--track", "Z", "--out", (folder / "o").string()}).exit_code, 2);
+  EXPECT_EQ(verify({"--check", (folder / "none").string()}).exit_code, 3);
+  EXPECT_EQ(verify({"--compare", "a"}).exit_code, 2);
+  trips::spit(folder / "c.toml", "statement = 3\n");
+  const trips::Result broken = verify({(folder / "c.toml").string(), "--out", (folder / "o").string()});
+  EXPECT_EQ(broken.exit_code, 4);
+  EXPECT_NE(broken.err.find("c.toml:1: \"statement\" is an integer"), std::string::npos) << broken.err;
+  EXPECT_FALSE(fs::exists(folder / "o"));
+}
+
+}  // namespace
+}  // namespace kedge
