@@ -7,8 +7,23 @@
 
 #include "kedge/error.h"
 
+namespace kedge {
+namespace {
+struct BrokenAssumption {};
+}  // namespace
+}  // namespace kedge
+
+// The parser asserts things that a malformed file can break ("[= x]"): the file's error, no end of the program.
+#define TOML_ASSERT(expr) ((expr) ? void(0) : throw ::kedge::BrokenAssumption())
 #define TOML_EXCEPTIONS 1
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wterminate"  // in its noexcept accessors, which end the program either way
+#endif
 #include <toml++/toml.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 namespace kedge {
 namespace {
@@ -59,6 +74,8 @@ TomlValue parse_toml(const std::string& text, const std::filesystem::path& file)
     throw Error(ErrorCode::bad_file,
                 fmt::format("{}:{}: {}", file.string(), error.source().begin.line, std::string(error.description())),
                 "TOML");
+  } catch (const BrokenAssumption&) {
+    throw Error(ErrorCode::bad_file, file.string() + ": a key, a value or a bracket stands where none can", "TOML");
   }
 }
 
