@@ -11,8 +11,8 @@ namespace kedge {
 namespace {
 
 constexpr const char* kNoLayer = "kedge has no MCQSMoE layer yet (error-driven routing, shared anchors)";
-constexpr const char* kNoMnist = "kedge has no claims row for its MNIST models yet";
-constexpr const char* kNoDiffusion = "kedge has no masked-diffusion language model yet";
+constexpr const char* kNoMnist = "claims on MNIST have no track yet: kedge mnist report measures them";
+constexpr const char* kNoDiffusion = "kedge carries no trained masked-diffusion model";
 constexpr const char* kNoServer = "kedge has no server yet";
 
 constexpr TrackRow missing(const char* track, const char* subject, const char* shows, const char* what) {

@@ -40,7 +40,8 @@ struct LayerSubject {
         threads(1),
         original(sequences, seqlen, spec.hidden_size),
         quantized(sequences, seqlen, spec.hidden_size),
-        input{spec, layer_index, source, {}, recipe, {detect_isa(), Numerics::consistent, Activations::fp32}, threads} {
+        input{spec, layer_index, source, {}, recipe, {detect_isa(), Numerics::consistent, Activations::fp32}, threads,
+              {},   nullptr} {
     set_quiet(true);
     for (const PlannedModule& module : plan.modules) {
       if (module.linear.layer == layer_index) input.modules.push_back(&module);
