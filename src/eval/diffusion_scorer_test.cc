@@ -93,8 +93,8 @@ TEST(DiffusionScorer, BoundIsTheLikelihoodWhereContextSaysNothing) {
   EXPECT_NEAR(scores[1].loglikelihood, 5 * scores[2].loglikelihood, 1e-4);
   EXPECT_LT(scores[1].standard_error, 1e-5);
   // More samples, a smaller error.
-  const RequestScore more = scores_of(model, {requests[0]}, 2048)[0];
-  EXPECT_LT(more.standard_error, scores[0].standard_error / 2);
+  const RequestScore more = scores_of(model, {requests[0]}, 512)[0];
+  EXPECT_LT(more.standard_error, 0.7 * scores[0].standard_error);
   EXPECT_NEAR(more.loglikelihood, exact, 5 * more.standard_error);
 }
 
@@ -131,7 +131,7 @@ TEST(DiffusionScorer, OrderThreadsAndIsaChangeNothing) {
       ThreadPool threads(count);
       const LoadedModel model = files.load(threads, isa_name(isa));
       std::vector<ScoreRequest> reversed(requests.rbegin(), requests.rend());
-      std::vector<RequestScore> scores = scores_of(model, count == 1 ? requests : reversed, 9, 3);
+      std::vector<RequestScore> scores = scores_of(model, count == 1 ? requests : reversed, 4, 3);
       if (count != 1) std::reverse(scores.begin(), scores.end());
       if (first.empty()) first = scores;
       for (std::size_t i = 0; i < scores.size(); ++i) {
@@ -141,7 +141,7 @@ TEST(DiffusionScorer, OrderThreadsAndIsaChangeNothing) {
   }
   ThreadPool threads(1);
   const LoadedModel model = files.load(threads);
-  EXPECT_NE(scores_of(model, requests, 9, 4)[3].loglikelihood, first[3].loglikelihood);  // another seed
+  EXPECT_NE(scores_of(model, requests, 4, 4)[3].loglikelihood, first[3].loglikelihood);  // another seed
 }
 
 TEST(DiffusionScorer, LongContextsLoseTheirBeginningAndLongAnswersAreRefused) {
