@@ -109,10 +109,9 @@ void check_masks(const AnchorDelta& w, const std::string& where) {
                 "at least one mask, and a mask id per expert");
   }
   for (const TwoFourMask& mask : w.masks) {
-    const bool good = static_cast<std::int64_t>(mask.size()) * 4 == w.rows * w.cols &&
-                      std::all_of(mask.begin(), mask.end(), [](std::uint8_t four) {
-                        return four < 16 && std::popcount(four) == 2;
-                      });
+    const bool good =
+        static_cast<std::int64_t>(mask.size()) * 4 == w.rows * w.cols &&
+        std::all_of(mask.begin(), mask.end(), [](std::uint8_t four) { return four < 16 && std::popcount(four) == 2; });
     if (!good) {
       throw Error(ErrorCode::bad_file, where + ": a 2:4 mask does not keep two of each four weights",
                   "two set bits per four neighbours");
@@ -307,8 +306,8 @@ void check_anchor_delta(const AnchorDelta& w, const std::string& where) {
   if (w.args.anchor_dtype == DType::i8) {
     check_quant(w.anchor_codes, w.args.anchor_args(), w.rows, w.cols, where + ", anchor");
   } else if (w.anchor.dtype() != w.args.anchor_dtype || w.anchor.shape() != Shape{w.rows, w.cols}) {
-    throw Error(ErrorCode::bad_file, where + ": the anchor is " + dtype_name(w.anchor.dtype()) + " " +
-                                         shape_string(w.anchor.shape()),
+    throw Error(ErrorCode::bad_file,
+                where + ": the anchor is " + dtype_name(w.anchor.dtype()) + " " + shape_string(w.anchor.shape()),
                 std::string(dtype_name(w.args.anchor_dtype)) + " " + shape_string({w.rows, w.cols}));
   }
   std::vector<float> anchor(index(w.rows * w.cols));

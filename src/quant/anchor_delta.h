@@ -6,13 +6,15 @@
 // t = 1 or a stored target norm, and so, for products,
 //   (x W_e^T)[i] = s[e, i] ((x A^T)[i] + (x D_e^T)[i]).
 // s is fp32: as fp16 it would cost 5e-4. On the Stiefel manifolds rows mix, nothing of that is stored, and decode()
-// retracts. Arithmetic of decode(): d = (code - 2^(b-1)) scale, one rounding; a + d, one rounding; times s, one rounding.
+// retracts. Arithmetic of decode(): d = (code - 2^(b-1)) scale, one rounding; a + d, one rounding; times s, one
+// rounding.
 //
 // 2:4 masks: of four neighbouring weights of a delta two may differ from zero. A mask belongs to one or more experts
 // (mask_of); the zeros have the code of zero, so that arithmetic knows no masks, only storage does.
 //
-// Stored bits per weight:  b_anchor / E + b + 16 / g + 32 / K  (b / 2 + M / E with M masks; the last term on the sphere,
-// twice with target norms). With E = 4, fp16 anchor, int4, g = 64 that is 8.25 and the row scales: what plain int8 costs.
+// Stored bits per weight:  b_anchor / E + b + 16 / g + 32 / K  (b / 2 + M / E with M masks; the last term on the
+// sphere, twice with target norms). With E = 4, fp16 anchor, int4, g = 64 that is 8.25 and the row scales: what plain
+// int8 costs.
 #pragma once
 
 #include <cstdint>
@@ -43,13 +45,13 @@ using TwoFourMask = std::vector<std::uint8_t>;
 
 struct AnchorDelta {
   AnchorDeltaArgs args;
-  std::int64_t rows = 0, cols = 0;  ///< N, K
-  Tensor anchor;                    ///< [N, K] f16 or bf16; not read when args.anchor_dtype is i8
-  QuantTensor anchor_codes;         ///< only when args.anchor_dtype is i8
-  std::vector<QuantTensor> deltas;  ///< [E]
-  std::vector<float> row_scale;     ///< [E, N] on the sphere, else empty
-  std::vector<float> target_norm;   ///< [E, N], or empty: 1
-  std::vector<TwoFourMask> masks;   ///< [M]
+  std::int64_t rows = 0, cols = 0;    ///< N, K
+  Tensor anchor;                      ///< [N, K] f16 or bf16; not read when args.anchor_dtype is i8
+  QuantTensor anchor_codes;           ///< only when args.anchor_dtype is i8
+  std::vector<QuantTensor> deltas;    ///< [E]
+  std::vector<float> row_scale;       ///< [E, N] on the sphere, else empty
+  std::vector<float> target_norm;     ///< [E, N], or empty: 1
+  std::vector<TwoFourMask> masks;     ///< [M]
   std::vector<std::int32_t> mask_of;  ///< [E] index into masks; empty without masks
 
   std::int64_t experts() const noexcept { return static_cast<std::int64_t>(deltas.size()); }
@@ -67,8 +69,8 @@ struct AnchorDeltaOptions {
 };
 
 /// weights: [E, N, K]. They are put on the manifold, the anchor is the mean of the experts in its type, each delta is
-/// rounded to nearest against the anchor as stored. A mask keeps the two with the largest sum of squares over its experts.
-/// Errors: check_args; Error(bad_file) for weights that are not finite and rows without a direction.
+/// rounded to nearest against the anchor as stored. A mask keeps the two with the largest sum of squares over its
+/// experts. Errors: check_args; Error(bad_file) for weights that are not finite and rows without a direction.
 AnchorDelta encode_anchor_delta(std::span<const float> weights, std::int64_t experts, std::int64_t rows,
                                 std::int64_t cols, const AnchorDeltaArgs& args, const AnchorDeltaOptions& options,
                                 const std::string& where);

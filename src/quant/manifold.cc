@@ -183,7 +183,8 @@ void row_norms(std::span<const float> w, std::int64_t rows, std::int64_t cols, s
 void sphere_row_scales(std::span<const float> m, std::int64_t rows, std::int64_t cols,
                        std::span<const float> target_norm, const std::string& where, std::span<float> scales) {
   KEDGE_CHECK(static_cast<std::int64_t>(m.size()) == rows * cols);
-  KEDGE_CHECK(static_cast<std::int64_t>(scales.size()) == rows && (target_norm.empty() || target_norm.size() == scales.size()));
+  KEDGE_CHECK(static_cast<std::int64_t>(scales.size()) == rows &&
+              (target_norm.empty() || target_norm.size() == scales.size()));
   for (std::int64_t i = 0; i < rows; ++i) {
     const double length = norm(m.data() + i * cols, cols);
     const double target = target_norm.empty() ? 1.0 : target_norm[static_cast<std::size_t>(i)];
@@ -220,7 +221,8 @@ double orthonormality_error(std::span<const float> w, std::int64_t rows, std::in
     for (std::int64_t j = i; j < rows; ++j) {
       double sum = 0;
       for (std::int64_t k = 0; k < cols; ++k) {
-        sum += static_cast<double>(w[static_cast<std::size_t>(i * cols + k)]) * w[static_cast<std::size_t>(j * cols + k)];
+        sum +=
+            static_cast<double>(w[static_cast<std::size_t>(i * cols + k)]) * w[static_cast<std::size_t>(j * cols + k)];
       }
       const double error = std::fabs(sum - (i == j ? 1.0 : 0.0));
       worst = error > worst || error != error ? error : worst;

@@ -31,8 +31,8 @@ void row_norms(std::span<const float> w, std::int64_t rows, std::int64_t cols, s
 void sphere_row_scales(std::span<const float> m, std::int64_t rows, std::int64_t cols,
                        std::span<const float> target_norm, const std::string& where, std::span<float> scales);
 
-/// In place, rows <= cols for the Stiefel manifolds. Error(bad_file) as above; for the Stiefel manifolds also where rows
-/// are linearly dependent.
+/// In place, rows <= cols for the Stiefel manifolds. Error(bad_file) as above; for the Stiefel manifolds also where
+/// rows are linearly dependent.
 void retract(Manifold manifold, std::int64_t rows, std::int64_t cols, const std::string& where, std::span<float> w);
 
 /// Largest |w_i . w_j - (i == j)| over the rows, in double.

@@ -67,7 +67,8 @@ std::vector<std::byte> packed_deltas(const AnchorDelta& w) {
 std::vector<std::byte> packed_masks(const AnchorDelta& w) {
   std::vector<std::byte> bytes;
   for (const TwoFourMask& mask : w.masks) {
-    for (std::size_t i = 0; i < mask.size(); i += 2) bytes.push_back(static_cast<std::byte>(mask[i] | mask[i + 1] << 4));
+    for (std::size_t i = 0; i < mask.size(); i += 2)
+      bytes.push_back(static_cast<std::byte>(mask[i] | mask[i + 1] << 4));
   }
   return bytes;
 }
@@ -176,7 +177,8 @@ void read_masks(const Reader& reader, AnchorDelta& w, std::int64_t experts, std:
   }
   for (const std::int32_t id : w.mask_of) {
     if (id < 0 || id >= count) {
-      bad(reader.name() + ": an expert has mask " + std::to_string(id), "a mask from 0 to " + std::to_string(count - 1));
+      bad(reader.name() + ": an expert has mask " + std::to_string(id),
+          "a mask from 0 to " + std::to_string(count - 1));
     }
   }
 }

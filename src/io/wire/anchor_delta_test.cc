@@ -92,19 +92,25 @@ TEST(AnchorDeltaFile, BrokenOnesSaySo) {
     return b;
   };
   expect_same(anchor_delta::read(Broken(w), "up", Broken(w).manifest, "model"), w);
-  broken([](Broken& b) { b.tensors.at("up.anchor").data<std::uint16_t>()[3] ^= 1; })
-      .expect(ErrorCode::mismatch, "the anchor's SHA-256");
+  broken([](Broken& b) {
+    b.tensors.at("up.anchor").data<std::uint16_t>()[3] ^= 1;
+  }).expect(ErrorCode::mismatch, "the anchor's SHA-256");
   broken([](Broken& b) { b.manifest["anchor_sha256"] = "0123"; }).expect(ErrorCode::mismatch, "0123, as its manifest");
-  broken([](Broken& b) { b.tensors.at("up.row_scale").data<float>()[9] *= 1.01f; })
-      .expect(ErrorCode::mismatch, "expert 1: the scale of row 1");
-  broken([](Broken& b) { b.tensors.at("up.target_norm").data<float>()[2] = -1; })
-      .expect(ErrorCode::bad_file, "target norm is not positive");
-  broken([](Broken& b) { b.tensors.at("up.delta_scale").data<std::uint16_t>()[2] = 0x7c00; })
-      .expect(ErrorCode::bad_file, "a scale is NaN or infinite");
-  broken([](Broken& b) { b.tensors.at("up.mask").data<std::uint8_t>()[2] = 0x37; })
-      .expect(ErrorCode::bad_file, "does not keep two of each four");
-  broken([](Broken& b) { b.tensors.at("up.mask_id").data<std::int32_t>()[2] = 1; })
-      .expect(ErrorCode::bad_file, "has mask 1");
+  broken([](Broken& b) {
+    b.tensors.at("up.row_scale").data<float>()[9] *= 1.01f;
+  }).expect(ErrorCode::mismatch, "expert 1: the scale of row 1");
+  broken([](Broken& b) {
+    b.tensors.at("up.target_norm").data<float>()[2] = -1;
+  }).expect(ErrorCode::bad_file, "target norm is not positive");
+  broken([](Broken& b) {
+    b.tensors.at("up.delta_scale").data<std::uint16_t>()[2] = 0x7c00;
+  }).expect(ErrorCode::bad_file, "a scale is NaN or infinite");
+  broken([](Broken& b) {
+    b.tensors.at("up.mask").data<std::uint8_t>()[2] = 0x37;
+  }).expect(ErrorCode::bad_file, "does not keep two of each four");
+  broken([](Broken& b) {
+    b.tensors.at("up.mask_id").data<std::int32_t>()[2] = 1;
+  }).expect(ErrorCode::bad_file, "has mask 1");
   broken([](Broken& b) { b.tensors.erase("up.delta_packed"); }).expect(ErrorCode::bad_file, "lacks the tensor");
   broken([](Broken& b) { b.manifest["rows"] = 9; }).expect(ErrorCode::bad_file, "[9, 64]");
   broken([](Broken& b) { b.manifest["group_size"] = 128; }).expect(ErrorCode::bad_file, "do not divide");
