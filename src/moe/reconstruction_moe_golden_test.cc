@@ -4,11 +4,37 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "base/hash.h"
 #include "moe/testing.h"
+
+namespace {
+
+std::atomic<long> allocations{0};
+
+}  // namespace
+
+// Counts every allocation of this test program, those of the arena (aligned) too.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  ++allocations;
+  if (void* memory = std::malloc(bytes > 0 ? bytes : 1)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  ++allocations;
+  const auto align = static_cast<std::size_t>(alignment);
+  if (void* memory = std::aligned_alloc(align, (bytes + align - 1) / align * align)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 namespace kedge {
 namespace {
@@ -120,6 +146,28 @@ TEST(McqsMoeGoldens, ReplaysThreadsAndInstructionSetsGiveTheSameBits) {
           EXPECT_EQ(out.audit.token_weights, reference.audit.token_weights) << isa_name(isa) << " " << threads;
         }
       }
+    }
+  }
+}
+
+TEST(McqsMoeGoldens, NothingIsAllocatedAfterTheFirstBatch) {
+  for (const std::string& name : case_names()) {
+    SCOPED_TRACE(name);
+    const McqsMoeGolden golden(name);
+    for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
+      const auto block = ReconstructionMoeBlock::load(golden.spec, golden.weights(), form,
+                                                      {detect_isa(), Numerics::consistent, Activations::fp32});
+      const auto x = golden.values<float>("x", DType::f32);
+      std::vector<float> y(x.size());
+      ThreadPool pool(2);
+      Arena arena;
+      block.forward({pool, arena}, 0, x.data(), golden.tokens, y.data());
+      const long before = allocations;
+      EXPECT_GT(before, 0);
+      for (const std::int64_t tokens : {golden.tokens, std::int64_t{1}, golden.tokens / 2}) {
+        block.forward({pool, arena}, 0, x.data(), tokens, y.data());
+      }
+      EXPECT_EQ(allocations - before, 0) << anchor_form_name(form);
     }
   }
 }

@@ -124,14 +124,18 @@ TEST(AnchorGemm, TheDecompositionIsTheReconstruction) {
 }
 
 TEST(AnchorGemm, TheSameBitsOnEveryInstructionSetAndThreadCount) {
-  for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
-    const AnchorDelta w = encode(DType::f16, 4);
-    const Products reference = run(w, form, {}, 1);
-    for (const Isa isa : available_isas()) {
-      for (const int threads : {1, 3}) {
-        const Products out = run(w, form, {isa, Numerics::consistent, Activations::fp32}, threads);
-        EXPECT_EQ(out.all, reference.all) << isa_name(isa);
-        EXPECT_EQ(out.grouped, reference.grouped) << isa_name(isa);
+  for (const DType anchor : {DType::f16, DType::i8}) {
+    const AnchorDelta w = encode(anchor, 4);
+    for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
+      for (const Activations activations : {Activations::fp32, Activations::int8}) {
+        const Products reference = run(w, form, {Isa::scalar, Numerics::consistent, activations}, 1);
+        for (const Isa isa : available_isas()) {
+          for (const int threads : {1, 3}) {
+            const Products out = run(w, form, {isa, Numerics::consistent, activations}, threads);
+            EXPECT_EQ(out.all, reference.all) << isa_name(isa) << " " << activations_name(activations);
+            EXPECT_EQ(out.grouped, reference.grouped) << isa_name(isa) << " " << activations_name(activations);
+          }
+        }
       }
     }
   }
