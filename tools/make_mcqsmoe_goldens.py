@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 torch.set_default_dtype(torch.float64)
+torch.set_num_threads(1)
 
 BASE = {"hidden_size": 32, "bottleneck": 8, "num_experts": 6, "num_experts_per_tok": 2, "tokens": 12,
         "measure": "squared", "normalization": "input", "huber_delta": 1.0, "temperature": 0.1, "combine": "softmin",
@@ -217,6 +218,17 @@ def draw_tokens(case, generator, w):
     return torch.stack(kept)
 
 
+def sort_metadata(path):
+    """safetensors writes the metadata in any order; a frozen file needs one."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size:])
+
+
 def write_case(folder, name, case, seed):
     generator = torch.Generator().manual_seed(seed)
     experts, d, r, f = (case[k] for k in ("num_experts", "hidden_size", "bottleneck", "intermediate_size"))
@@ -245,6 +257,7 @@ def write_case(folder, name, case, seed):
     path = folder / f"{name}.safetensors"
     save_file({k: v.contiguous() for k, v in tensors.items()}, path,
               metadata={"format": "kedge.anchor-delta/1", "stacks": json.dumps(manifests), "case": json.dumps(spec)})
+    sort_metadata(path)
     counts = torch.bincount(ids.flatten(), minlength=experts).tolist()
     print(f"{name}: {path.stat().st_size} bytes, counts {counts}, rms of y {y.square().mean().sqrt():.3f}")
     return hashlib.sha256(path.read_bytes()).hexdigest()

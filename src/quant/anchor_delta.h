@@ -10,7 +10,8 @@
 // rounding.
 //
 // 2:4 masks: of four neighbouring weights of a delta two may differ from zero. A mask belongs to one or more experts
-// (mask_of); the zeros have the code of zero, so that arithmetic knows no masks, only storage does.
+// (mask_of), so tokens that are grouped by expert are grouped by mask; the zeros have the code of zero, so that
+// arithmetic knows no masks, only storage does.
 //
 // Stored bits per weight:  b_anchor / E + b + 16 / g + 32 / K  (b / 2 + M / E with M masks; the last term on the
 // sphere, twice with target norms). With E = 4, fp16 anchor, int4, g = 64 that is 8.25 and the row scales: what plain
