@@ -1,0 +1,39 @@
+// The expert FFNs of a layer whose matrices may share anchors, gated or of two matrices.
+//
+//   gated         h[p] = act(W_gate[e] x[t]) * (W_up[e] x[t])      for each (token t, slot s) routed to expert e
+//   two matrices  h[p] = act(W_up[e] x[t])
+//   y[t] = sum over slots s ascending of weights[t, s] * W_down[e] h[p],  an fp32 FMA chain from 0
+//
+// An anchor's product with x is made once per token for gate and up, and once per pair for down, whose inputs differ by
+// expert. One implementation, composed of anchor_gemm: threads split outputs; x is gathered where it lies; scratch
+// comes from the arena, which takes no memory once it has seen a batch of this size.
+#pragma once
+
+#include <cstdint>
+
+#include "base/exec.h"
+#include "kernels/anchor_gemm/anchor_gemm.h"
+#include "kernels/moe_ffn/moe_ffn.h"
+
+namespace kedge {
+
+struct AnchorFfnDesc {
+  std::int64_t num_experts = 0, hidden_size = 0, intermediate_size = 0;
+  FfnActivation activation = FfnActivation::gelu;
+  bool gated = false;
+};
+
+struct AnchorFfnWeights {
+  PackedExpertMatrices gate;      ///< [E, I, H]; empty unless gated
+  PackedExpertMatrices up, down;  ///< [E, I, H], [E, H, I]
+};
+
+/// x, y: [T, H]; weights: [T, k].
+void anchor_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& permutation, const float* weights,
+                const AnchorFfnDesc& desc, const AnchorFfnWeights& experts, float* y, Isa isa);
+
+/// y[t] = sum over slots of weights[t, s] pairs[pair_of[t, s]], a chain as above. pairs: [P, size]; y: [T, size].
+void combine_pairs(const ExecContext& ctx, const float* pairs, const TokenPermutation& permutation,
+                   const float* weights, std::int64_t size, float* y, Isa isa);
+
+}  // namespace kedge

@@ -1,0 +1,2 @@
+#define KEDGE_REDUCE_KERNELS reduce_scalar
+#include "kernels/reduce/impl.h"
