@@ -10,7 +10,7 @@
 namespace kedge {
 namespace {
 
-constexpr const char* kNoLayer = "kedge has no MCQSMoE layer yet (error-driven routing, shared anchors)";
+constexpr const char* kNoLayer = "no MCQSMoE model is trained yet; the layer is in the library";
 constexpr const char* kNoMnist = "claims on MNIST have no track yet: kedge mnist report measures them";
 constexpr const char* kNoDiffusion = "kedge carries no trained masked-diffusion model";
 constexpr const char* kNoServer = "kedge has no server yet";
