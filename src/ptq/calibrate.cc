@@ -53,7 +53,9 @@ std::string detail(const Json& log) {
   return text;
 }
 
-void warn_of_starved(int layer, const Json& log, const Recipe& recipe) {
+}  // namespace
+
+void warn_of_layer(int layer, const Json& log, const Recipe& recipe) {
   const auto starved = log.find("starved_experts");
   if (starved == log.end()) return;
   const bool on_all = recipe.parameters.expert_fallback == ExpertFallback::all_tokens &&
@@ -62,8 +64,6 @@ void warn_of_starved(int layer, const Json& log, const Recipe& recipe) {
                    recipe.parameters.min_expert_tokens,
                    on_all ? "are calibrated on all tokens" : "are rounded to nearest where they see none"));
 }
-
-}  // namespace
 
 int quantize_layers(const CalibratedRun& run, LayerStore& store) {
   const ModelSpec spec = model_spec(run.checkpoint);
@@ -97,7 +97,7 @@ int quantize_layers(const CalibratedRun& run, LayerStore& store) {
       store.write(layer, output);
     }
     const Json log = parse_json(output.log, "a layer's log");
-    warn_of_starved(layer, log, run.recipe);
+    warn_of_layer(layer, log, run.recipe);
     progress.update(layer + 1, detail(log));
     drop_layer(run, layer);
   }

@@ -24,6 +24,8 @@ struct CalibratedRun {
   LayerTuner* tuner = nullptr;      ///< of a method that needs torch
 };
 
+/// What is to be said of a finished layer: its log (docs/formats/manifest.md) tells of experts that saw too few tokens.
+void warn_of_layer(int layer, const nlohmann::ordered_json& log, const Recipe& recipe);
 /// Returns the number of layers that the store had already.
 int quantize_layers(const CalibratedRun& run, LayerStore& store);
 

@@ -163,7 +163,13 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
     for (const std::string& name : scratch) fs::remove(writer.folder() / name);
     writer.finish();
   };
-  if (data && writer.is_complete()) return finish();
+  if (data && writer.is_complete()) {
+    // A run that was stopped at its very end: nobody has heard its warnings yet.
+    const Json done = read_json(writer.folder() / "kedge.manifest.json");
+    int layer = 0;
+    for (const Json& log : done.value("layers", Json::array())) warn_of_layer(layer++, log, job.recipe);
+    return finish();
+  }
 
   if (data) {
     std::unique_ptr<LayerTuner> tuner;
