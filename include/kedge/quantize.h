@@ -34,8 +34,7 @@ struct QuantizeOptions {
   std::filesystem::path source;
   std::filesystem::path destination;  ///< must not exist; a partial folder of the same plan is resumed
   std::string scheme = "w4a16-g128";  ///< a preset or a name of the grammar (src/quant/scheme.h)
-  /// quantize_methods(), or "auto": the best that this installation has (gptaq with act_order and router_refit), where
-  /// the fields below do not say otherwise.
+  /// quantize_methods(), or "auto": kedge, which needs no gradients.
   std::string method = "auto";
   std::string scale_dtype = "auto";               ///< float32, float16, bfloat16; auto: the type of the source's weight
   std::vector<QuantizeOverride> overrides;        ///< later ones win
