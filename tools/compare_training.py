@@ -3,7 +3,9 @@
 
 Makes a model of the config with random weights, trains it with `kedge train lm --no-shuffle` and with
 tools/reference_trainer.py, prints both losses, their largest difference and the ratio of the speeds (medians over the
-steps, the two taking turns in blocks of a few steps where --rounds is above 1). Needs torch and transformers.
+steps, the two taking turns in blocks of a few steps where --rounds is above 1). As a yardstick of the difference, the
+reference is trained once more from weights that are an ulp off: how far rounding alone carries it from itself.
+Needs torch and transformers.
 
 usage: compare_training.py --kedge build/release/kedge --config config.json --tokenizer DIR --text FILE
 """
@@ -43,6 +45,17 @@ def reference_run(args, init, ids, steps):
     return losses, seconds
 
 
+@torch.no_grad()
+def move_by_an_ulp(init, to):
+    """Each weight up, down or not at all."""
+    model = reference_trainer.load(init)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        way = torch.randint(-1, 2, parameter.shape, generator=generator).float()
+        parameter.copy_(torch.where(way == 0, parameter, torch.nextafter(parameter, way * torch.inf)))
+    model.save_pretrained(to)
+
+
 def main():
     parser = argparse.ArgumentParser()
     for name in ("kedge", "config", "tokenizer", "text"):
@@ -73,11 +86,14 @@ def main():
             ours += seconds[1:]
             reference, seconds = reference_run(args, init, ids, args.steps)
             theirs += seconds[1:]
+        move_by_an_ulp(init, folder / "moved")
+        moved, _ = reference_run(args, folder / "moved", ids, args.steps)
     tokens = args.batch_size * args.seqlen
     worst = max(abs(a - b) for a, b in zip(losses, reference))
     print(json.dumps({
         "steps": args.steps, "loss_first": losses[0], "loss_last": losses[-1], "reference_last": reference[-1],
         "largest_difference": worst,
+        "reference_from_an_ulp_away": max(abs(a - b) for a, b in zip(moved, reference)),
         "tokens_per_second": tokens / statistics.median(ours),
         "reference_tokens_per_second": tokens / statistics.median(theirs),
         "speed_ratio": statistics.median(theirs) / statistics.median(ours)}, indent=1))

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kedge/options.h"
+#include "kedge/train.h"
 
 namespace kedge {
 
@@ -19,6 +20,7 @@ struct VerifyOptions {
   std::filesystem::path claims = "claims";  ///< a folder of claims, or one
   std::vector<std::string> tracks;          ///< the only ones to run; empty: all
   std::string profile = "full";             ///< "quick": the sizes of the claims' [quick]
+  std::filesystem::path data;               ///< the folder with the four files of MNIST; empty: its claims do not run
   std::filesystem::path out;                ///< folder of the bundle
   bool resume = false;         ///< go on with a run that was stopped: same claims, same profile, same build
   bool allow_not_run = false;  ///< a claim whose subject kedge does not have does not fail gate B
@@ -50,7 +52,8 @@ struct VerifyReport {
 /// Errors: not_found, bad_file (a claim), usage, exists (out holds a bundle and resume is not set), mismatch (resume
 /// with other claims or another build), interrupted (what is done is kept). What a single track throws makes its claims
 /// "not run", with the error as the reason.
-VerifyReport verify(const VerifyOptions& options, LayerTunerFactory* tuners = nullptr);
+/// tuners, train: what kedge-torch has.
+VerifyReport verify(const VerifyOptions& options, LayerTunerFactory* tuners = nullptr, TrainFunction train = nullptr);
 
 /// Every verdict and figure of a bundle computed anew, and its gates. claims: the folder that its claims must still be
 /// equal to; empty: the bundle's own copies alone. Error(not_found), Error(bad_file).

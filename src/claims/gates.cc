@@ -173,8 +173,8 @@ void check_clusters(const Claim& claim, const ClaimSize& size, const ClaimRecord
     if (count == 0) {
       failures.push_back(fmt::format("claim {} registered the seed {}, of which there is no sample", claim.name, seed));
     } else if (count * static_cast<std::int64_t>(size.seeds.size()) != size.n) {
-      failures.push_back(fmt::format("claim {} has {} samples of the seed {}, of {} in {} seeds", claim.name, count, seed,
-                                     size.n, size.seeds.size()));
+      failures.push_back(fmt::format("claim {} has {} samples of the seed {}, of {} in {} seeds", claim.name, count,
+                                     seed, size.n, size.seeds.size()));
     }
   }
 }
@@ -282,7 +282,7 @@ Failures fresh(const Evidence& e) {
   const std::string finished = env.value("finished", "");
   if (env.value("run_id", "") != protocol.run_id) failures.push_back("env.json is of another run");
   if (finished.empty()) failures.push_back("env.json does not say when the run ended: it was not finished");
-  std::map<std::string, std::string> inputs;
+  std::map<std::pair<std::string, std::string>, std::string> inputs;  ///< role and path -> hash
   for (const auto& [name, record] : e.bundle.records) {
     const Json provenance = Json::parse(record.provenance);
     const std::string date = provenance.value("date", "");
@@ -299,9 +299,11 @@ Failures fresh(const Evidence& e) {
                                      provenance.value("git_hash", "?"), protocol.git_hash));
     }
     for (const Json& input : provenance.value("inputs", Json::array())) {
-      const auto [at, added] = inputs.emplace(input.value("path", ""), input.value("sha256", ""));
+      const auto [at, added] =
+          inputs.emplace(std::pair(input.value("role", ""), input.value("path", "")), input.value("sha256", ""));
       if (!added && at->second != input.value("sha256", "")) {
-        failures.push_back(fmt::format("{} changed during the run: records have different hashes of it", at->first));
+        failures.push_back(
+            fmt::format("{} changed during the run: records have different hashes of it", at->first.second));
       }
     }
   }

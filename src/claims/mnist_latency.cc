@@ -18,10 +18,32 @@ constexpr std::int64_t kWarmUp = 20;
 struct Contestant {
   std::string variant, scheme;
   Classifier classifier;
-  std::vector<double> seconds;
 };
 
 }  // namespace
+
+std::vector<std::vector<double>> time_in_turn(std::span<const Classifier* const> networks, const ImageSet& images,
+                                              std::int64_t batch, std::int64_t rounds) {
+  ThreadPool threads(1);
+  Arena arena;
+  const ExecContext ctx{threads, arena};
+  const ClassifierSpec& spec = networks[0]->spec();
+  const std::int64_t sets = images.count / batch;
+  std::vector<float> x(static_cast<std::size_t>(batch * spec.num_inputs()));
+  std::vector<float> logits(static_cast<std::size_t>(batch * spec.num_classes));
+  std::vector<std::vector<double>> seconds(networks.size());
+  for (std::int64_t round = -kWarmUp; round < rounds; ++round) {
+    throw_if_interrupted();
+    normalize_images(spec, images.image((round + kWarmUp) % sets * batch), batch, x.data());
+    for (std::size_t n = 0; n < networks.size(); ++n) {
+      const auto start = std::chrono::steady_clock::now();
+      networks[n]->forward(ctx, x.data(), batch, logits.data());
+      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+      if (round >= 0) seconds[n].push_back(taken.count());
+    }
+  }
+  return seconds;
+}
 
 Json measure_mnist_latency(const MnistReportOptions& options, std::uint64_t seed, const MnistData& data) {
   std::vector<Contestant> all;
@@ -30,35 +52,20 @@ Json measure_mnist_latency(const MnistReportOptions& options, std::uint64_t seed
     for (const MnistForm& form : mnist_forms(variant)) {
       if (form.key() != form.scheme) continue;
       const auto folder = mnist_model_folder(options, {&variant, seed}, form);
-      all.push_back({variant.name, form.scheme, Classifier::open(folder, {.isa = detect_isa()}), {}});
+      all.push_back({variant.name, form.scheme, Classifier::open(folder, {.isa = detect_isa()})});
     }
   }
-  ThreadPool threads(1);
-  Arena arena;
-  const ExecContext ctx{threads, arena};
+  std::vector<const Classifier*> networks;
+  for (const Contestant& c : all) networks.push_back(&c.classifier);
   Json lines = Json::array();
   for (const std::int64_t batch : kBatches) {
-    const ClassifierSpec& spec = all[0].classifier.spec();
-    const std::int64_t sets = data.test.count / batch;
-    std::vector<float> x(static_cast<std::size_t>(batch * spec.num_inputs()));
-    std::vector<float> logits(static_cast<std::size_t>(batch * spec.num_classes));
-    for (Contestant& c : all) c.seconds.clear();
-    for (std::int64_t round = -kWarmUp; round < options.latency_rounds; ++round) {
-      throw_if_interrupted();
-      normalize_images(spec, data.test.image((round + kWarmUp) % sets * batch), batch, x.data());
-      for (Contestant& c : all) {
-        const auto start = std::chrono::steady_clock::now();
-        c.classifier.forward(ctx, x.data(), batch, logits.data());
-        const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-        if (round >= 0) c.seconds.push_back(taken.count());
-      }
-    }
-    for (const Contestant& c : all) {
-      lines.push_back({{"variant", c.variant},
-                       {"scheme", c.scheme},
+    const auto seconds = time_in_turn(networks, data.test, batch, options.latency_rounds);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      lines.push_back({{"variant", all[i].variant},
+                       {"scheme", all[i].scheme},
                        {"batch", batch},
-                       {"p50", quantile(c.seconds, 0.5)},
-                       {"p95", quantile(c.seconds, 0.95)}});
+                       {"p50", quantile(seconds[i], 0.5)},
+                       {"p95", quantile(seconds[i], 0.95)}});
     }
   }
   return {{"seed", seed}, {"rounds", options.latency_rounds}, {"forms", std::move(lines)}};

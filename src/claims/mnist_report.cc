@@ -45,28 +45,15 @@ void check(const MnistReportOptions& options) {
   if (options.out.empty()) throw Error(ErrorCode::usage, "there is no place for the result", "--out DIR");
 }
 
-/// The record's results, where the file is there and of this configuration.
-std::optional<Json> recorded(const fs::path& file, const Json& config) {
-  if (!fs::exists(file)) return std::nullopt;
-  const Json record = read_json(file);
-  if (!record.contains("config") || record["config"] != config) {
-    throw Error(ErrorCode::mismatch, file.string() + " is a run of other settings, data or version",
-                "runs that this command makes", "choose another --out or remove it");
-  }
-  return std::optional<Json>(std::in_place, record.at("results"));
-}
-
 class Report {
  public:
-  Report(const MnistReportOptions& options, TrainFunction train)
-      : options_(options), train_(train) {}
+  Report(const MnistReportOptions& options, TrainFunction train) : options_(options), train_(train) {}
   MnistReport run();
 
  private:
   void run_all();
   void work();
   Json provenance_json() const;
-  void write_record(const fs::path& file, const char* schema, Json config, Json results) const;
   Json latency_of(std::uint64_t seed);
   Json latency_config(std::uint64_t seed) const;
   fs::path runs_folder() const { return options_.out / "runs"; }
@@ -93,13 +80,6 @@ Json Report::provenance_json() const {
   return to_json(provenance);
 }
 
-void Report::write_record(const fs::path& file, const char* schema, Json config, Json results) const {
-  Provenance provenance = make_provenance({.isa = detect_isa()}, 1);
-  provenance.inputs.push_back({"train", options_.data.string(), data_.train.content_hash});
-  provenance.inputs.push_back({"test", options_.data.string(), data_.test.content_hash});
-  write_envelope(file, make_envelope(schema, provenance, std::move(config), std::move(results), Json::array()));
-}
-
 void Report::work() {
   while (true) {
     const std::size_t i = next_++;
@@ -111,8 +91,8 @@ void Report::work() {
     try {
       throw_if_interrupted();
       Json results = execute_mnist_run(options_, runs_[i], data_, train_);
-      write_record(runs_folder() / (runs_[i].stem() + ".json"), "kedge.mnist-run/1",
-                   mnist_run_config(options_, runs_[i], data_), results);
+      write_mnist_record(runs_folder() / (runs_[i].stem() + ".json"), kMnistRunSchema, options_.data, data_,
+                         mnist_run_config(options_, runs_[i], data_), results);
       const std::lock_guard lock(mutex_);
       results_[i].emplace(std::move(results));
       progress_->update(++report_.runs_done, runs_[i].stem());
@@ -128,7 +108,8 @@ void Report::run_all() {
     for (const MnistVariant& variant : mnist_variants()) runs_.push_back({&variant, static_cast<std::uint64_t>(seed)});
   }
   for (const MnistRun& run : runs_) {
-    results_.push_back(recorded(runs_folder() / (run.stem() + ".json"), mnist_run_config(options_, run, data_)));
+    results_.push_back(
+        read_mnist_record(runs_folder() / (run.stem() + ".json"), mnist_run_config(options_, run, data_)));
     report_.runs_resumed += results_.back() ? 1 : 0;
   }
   const std::int64_t missing = static_cast<std::int64_t>(runs_.size()) - report_.runs_resumed;
@@ -167,9 +148,9 @@ Json Report::latency_config(std::uint64_t seed) const {
 Json Report::latency_of(std::uint64_t seed) {
   const fs::path file = runs_folder() / fmt::format("latency_seed{}.json", seed);
   const Json config = latency_config(seed);
-  if (std::optional<Json> results = recorded(file, config)) return *results;
+  if (std::optional<Json> results = read_mnist_record(file, config)) return *results;
   Json results = measure_mnist_latency(options_, seed, data_);
-  write_record(file, "kedge.mnist-latency/1", config, results);
+  write_mnist_record(file, "kedge.mnist-latency/1", options_.data, data_, config, results);
   return results;
 }
 

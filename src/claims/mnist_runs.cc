@@ -14,6 +14,8 @@
 #include "kedge/quantize.h"
 #include "model/classify.h"
 #include "ptq/activation_scales.h"
+#include "record/envelope.h"
+#include "record/provenance.h"
 #include "stats/mutual_information.h"
 
 namespace kedge {
@@ -246,6 +248,24 @@ Json execute_mnist_run(const MnistReportOptions& options, const MnistRun& run, c
                   {"confusion", confusion_json(reference, data.test)}};
   if (reference.top_k > 0) results["routing"] = routing_json(reference, data.test);
   return results;
+}
+
+std::optional<Json> read_mnist_record(const fs::path& file, const Json& config) {
+  if (!fs::exists(file)) return std::nullopt;
+  const Json record = read_json(file);
+  if (!record.contains("config") || record["config"] != config) {
+    throw Error(ErrorCode::mismatch, file.string() + " is a run of other settings, data or version",
+                "runs that this command makes", "choose another --out or remove it");
+  }
+  return std::optional<Json>(std::in_place, record.at("results"));
+}
+
+void write_mnist_record(const fs::path& file, const char* schema, const fs::path& images, const MnistData& data,
+                        Json config, Json results) {
+  Provenance provenance = make_provenance({.isa = detect_isa()}, 1);
+  provenance.inputs.push_back({"train", images.string(), data.train.content_hash});
+  provenance.inputs.push_back({"test", images.string(), data.test.content_hash});
+  write_envelope(file, make_envelope(schema, provenance, std::move(config), std::move(results), Json::array()));
 }
 
 }  // namespace kedge

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "io/idx.h"
 #include "kedge/mnist.h"
 #include "kedge/train.h"
+#include "model/classifier.h"
 
 namespace kedge {
 
@@ -48,8 +50,20 @@ nlohmann::ordered_json mnist_run_config(const MnistReportOptions& options, const
 nlohmann::ordered_json execute_mnist_run(const MnistReportOptions& options, const MnistRun& run, const MnistData& data,
                                          TrainFunction train);
 
-/// Seconds of one pass of each variant and form of a seed, model alone, at batch 1 and 64: all of them in turn, round
-/// after round, on one thread. Error(not_found) when a model is gone.
+/// The results of the record in `file`, where there is one. Error(mismatch) where it is of another configuration.
+std::optional<nlohmann::ordered_json> read_mnist_record(const std::filesystem::path& file,
+                                                        const nlohmann::ordered_json& config);
+void write_mnist_record(const std::filesystem::path& file, const char* schema, const std::filesystem::path& images,
+                        const MnistData& data, nlohmann::ordered_json config, nlohmann::ordered_json results);
+inline constexpr const char* kMnistRunSchema = "kedge.mnist-run/1";
+
+/// Seconds of each pass [network][round], model alone, on one thread: the networks take turns, each round on other
+/// images, after a warm-up.
+std::vector<std::vector<double>> time_in_turn(std::span<const Classifier* const> networks, const ImageSet& images,
+                                              std::int64_t batch, std::int64_t rounds);
+
+/// Seconds of one pass of each variant and form of a seed, at batch 1 and 64, all of them in turn. Error(not_found)
+/// when a model is gone.
 nlohmann::ordered_json measure_mnist_latency(const MnistReportOptions& options, std::uint64_t seed,
                                              const MnistData& data);
 

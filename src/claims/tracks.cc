@@ -11,8 +11,6 @@ namespace kedge {
 namespace {
 
 constexpr const char* kNoLayer = "no MCQSMoE model is trained yet; the layer is in the library";
-constexpr const char* kNoMnist = "claims on MNIST have no track yet: kedge mnist report measures them";
-constexpr const char* kNoDiffusion = "kedge carries no trained masked-diffusion model";
 constexpr const char* kNoServer = "kedge has no server yet";
 
 constexpr TrackRow missing(const char* track, const char* subject, const char* shows, const char* what) {
@@ -25,6 +23,9 @@ constexpr TrackRow kRows[] = {
     {"R", "quantize", "routing of quantized models, method against method", nullptr, false, check_routing, run_routing},
     {"R", "quantize-tuned", "the same of methods that tune by gradients", nullptr, true, check_routing, run_routing},
     {"X", "eval", "benchmarks, and trust in confidences", nullptr, false, check_external, run_external},
+    {"X", "diffusion", "benchmarks answered by masked diffusion", nullptr, true, check_external, run_external},
+    {"X", "mnist", "quality and size of the MNIST networks", nullptr, true, check_mnist, run_mnist},
+    {"P", "mnist", "speed of the MNIST networks", nullptr, true, check_mnist, run_mnist},
     {"P", "decoder", "speed beside the machine's limits", nullptr, false, check_speed, run_speed},
     {"PS", "decoder", "speed against speed, in interleaved pairs", nullptr, false, check_speed, run_speed},
     missing("Q", "mcqsmoe", "correctness of the layer", kNoLayer),
@@ -33,9 +34,6 @@ constexpr TrackRow kRows[] = {
     missing("PS", "mcqsmoe", "speed of the layer, repeated", kNoLayer),
     missing("DB", "mcqsmoe", "the layer against dense layers", kNoLayer),
     missing("T", "mcqsmoe", "parity of the layer", kNoLayer),
-    missing("X", "mnist", "accuracy of the MNIST models", kNoMnist),
-    missing("P", "mnist", "speed and size of the MNIST models", kNoMnist),
-    missing("X", "diffusion", "benchmarks answered by masked diffusion", kNoDiffusion),
     missing("S", "server", "latency under load", kNoServer),
 };
 

@@ -13,6 +13,7 @@
 #include "claims/claim.h"
 #include "claims/evidence.h"
 #include "kedge/options.h"
+#include "kedge/train.h"
 #include "record/provenance.h"
 
 namespace kedge {
@@ -26,17 +27,19 @@ struct TrackJob {
 };
 
 struct TrackOutcome {
-  std::string not_run;           ///< the reason; empty: it ran
-  bool missing_subject = false;  ///< the reason is that this program does not have what the claim is about
+  std::string not_run;               ///< the reason; empty: it ran
+  bool missing_subject = false;      ///< the reason is that this program does not have what the claim is about
   std::vector<ClaimSample> samples;  ///< with seeds, labels end with "seed S"
-  std::vector<Artifact> artifacts;  ///< hashes are filled in by the caller
+  std::vector<Artifact> artifacts;   ///< hashes are filled in by the caller
   std::vector<InputRecord> inputs;
   std::string details = "{}";  ///< a JSON object
 };
 
 struct TrackContext {
   RuntimeOptions runtime;
-  LayerTunerFactory* tuners = nullptr;
+  LayerTunerFactory* tuners = nullptr;          ///< null in kedge without libtorch
+  TrainFunction train = nullptr;                ///< likewise
+  std::filesystem::path data;                   ///< of VerifyOptions
   std::filesystem::path bundle;                 ///< artifacts go to records/<track>/ within it
   std::filesystem::path scratch;                ///< there while the track runs, then removed
   std::function<void(const std::string&)> log;  ///< a line of logs/<track>.log

@@ -85,9 +85,9 @@ Protocol open_bundle(const VerifyOptions& options, std::span<const TrackRow> row
 
 class Run {
  public:
-  Run(const VerifyOptions& options, LayerTunerFactory* tuners, std::span<const TrackRow> rows)
+  Run(const VerifyOptions& options, const TorchTracks& torch, std::span<const TrackRow> rows)
       : options_(options),
-        tuners_(tuners),
+        torch_(torch),
         rows_(rows),
         protocol_(open_bundle(options, rows)),
         load_(make_load_options(options.runtime)),
@@ -140,7 +140,8 @@ class Run {
     make_folder(scratch);
     std::set<const Claim*> done;
     TrackContext context;
-    context.runtime = options_.runtime, context.tuners = tuners_, context.bundle = options_.out;
+    context.runtime = options_.runtime, context.tuners = torch_.tuners, context.train = torch_.train;
+    context.data = options_.data, context.bundle = options_.out;
     context.scratch = scratch;
     context.log = [&](const std::string& line) { log(row.track, line); };
     context.done = [&](const TrackJob& job, TrackOutcome outcome) {
@@ -231,7 +232,7 @@ class Run {
   }
 
   const VerifyOptions& options_;
-  LayerTunerFactory* tuners_;
+  TorchTracks torch_;
   std::span<const TrackRow> rows_;
   Protocol protocol_;
   LoadOptions load_;
@@ -271,13 +272,13 @@ bool VerifyReport::passed() const noexcept {
   return std::all_of(gates.begin(), gates.end(), [](const VerifyGate& gate) { return gate.passed(); });
 }
 
-VerifyReport verify_with(const VerifyOptions& options, LayerTunerFactory* tuners, std::span<const TrackRow> rows) {
-  Run(options, tuners, rows).all();
+VerifyReport verify_with(const VerifyOptions& options, const TorchTracks& torch, std::span<const TrackRow> rows) {
+  Run(options, torch, rows).all();
   return close_bundle(options);
 }
 
-VerifyReport verify(const VerifyOptions& options, LayerTunerFactory* tuners) {
-  return verify_with(options, tuners, verify_tracks());
+VerifyReport verify(const VerifyOptions& options, LayerTunerFactory* tuners, TrainFunction train) {
+  return verify_with(options, {tuners, train}, verify_tracks());
 }
 
 VerifyReport check_bundle(const fs::path& folder, const fs::path& claims, bool allow_not_run) {

@@ -119,10 +119,11 @@ std::string bundle_page(const Bundle& bundle, const BundleVerdicts& verdicts, co
     return std::to_string(std::count_if(rows.begin(), rows.end(), [&](const auto& r) { return r.verdict == verdict; }));
   };
   const auto failed = std::count_if(gates.begin(), gates.end(), [](const VerifyGate& g) { return !g.passed(); });
+  std::string outcome = failed == 0 ? "All gates pass" : fmt::format("{} of {} gates fail", failed, gates.size());
+  if (count("not run") != "0") outcome += fmt::format("; {} claims were not run", count("not run"));
   const Protocol& protocol = bundle.protocol();
   HtmlPage page("kedge verify");
-  page.lead("kedge verify, profile " + protocol.profile,
-            failed == 0 ? "All gates pass." : fmt::format("{} of {} gates fail.", failed, gates.size()),
+  page.lead("kedge verify, profile " + protocol.profile, outcome + ".",
             fmt::format("{} claims, registered at {} before they were measured.", rows.size(), protocol.started));
   page.key_figures({{"upheld", count("upheld"), ""},
                     {"refuted", count("refuted"), ""},

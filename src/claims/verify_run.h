@@ -8,6 +8,11 @@
 
 namespace kedge {
 
-VerifyReport verify_with(const VerifyOptions& options, LayerTunerFactory* tuners, std::span<const TrackRow> rows);
+/// What kedge-torch has.
+struct TorchTracks {
+  LayerTunerFactory* tuners = nullptr;
+  TrainFunction train = nullptr;
+};
+VerifyReport verify_with(const VerifyOptions& options, const TorchTracks& torch, std::span<const TrackRow> rows);
 
 }  // namespace kedge

@@ -78,7 +78,7 @@ class VerifyTest : public testing::Test {
   void TearDown() override { fs::remove_all(root_); }
 
   void write(const std::string& path, const std::string& text) { write_file_atomically(root_ / path, text); }
-  VerifyReport run() { return verify_with(options_, nullptr, rows_with(run_all_jobs)); }
+  VerifyReport run() { return verify_with(options_, {}, rows_with(run_all_jobs)); }
   fs::path bundle() const { return root_ / "bundle"; }
 
   void edit_text(const std::string& file, const std::string& from, const std::string& to) {
@@ -331,14 +331,14 @@ TEST_F(VerifyTest, NotRunIsListedFirstAndNeverPasses) {
 
 TEST_F(VerifyTest, TroubleInATrackIsTheReasonOfItsClaims) {
   options_.allow_not_run = true;
-  const VerifyReport report = verify_with(options_, nullptr, rows_with(run_into_trouble));
+  const VerifyReport report = verify_with(options_, {}, rows_with(run_into_trouble));
   EXPECT_FALSE(report.passed());
   expect_failure(report.gates, 'B', "claim fast was not run: the disk is full");
   EXPECT_NE(read_file(bundle() / "logs/R.log").find("claim fast: not run, the disk is full"), std::string::npos);
 }
 
 TEST_F(VerifyTest, ResumesWhatWasStopped) {
-  EXPECT_THROW(verify_with(options_, nullptr, rows_with(run_one_job)), Error);
+  EXPECT_THROW(verify_with(options_, {}, rows_with(run_one_job)), Error);
   EXPECT_FALSE(fs::exists(bundle() / "manifest.sha256"));
   const std::string first = read_file(bundle() / "records/fast.json");
   options_.resume = true;

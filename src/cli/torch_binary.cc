@@ -16,6 +16,12 @@ constexpr const char* kName = "kedge-torch";
 
 }  // namespace
 
+bool torch_binary_is_there() noexcept {
+  std::error_code failed;
+  const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failed);
+  return !failed && ::access((self.parent_path() / kName).c_str(), X_OK) == 0;
+}
+
 void exec_torch(const std::vector<std::string>& words) {
   std::error_code failed;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", failed);

@@ -8,6 +8,8 @@
 
 namespace kedge::cli {
 
+/// Does kedge-torch stand beside the running program?
+bool torch_binary_is_there() noexcept;
 /// Replaces this process by kedge-torch with the same words (what follows the program's name) and environment,
 /// with OMP_WAIT_POLICY=PASSIVE where the environment says nothing of it.
 /// Error(not_found) names the command that builds it when no kedge-torch stands beside the running program;

@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/torch_binary.h"
 #include "kedge/error.h"
 
 namespace kedge::cli {
@@ -26,6 +27,10 @@ constexpr Flag kFlags[] = {
      .fallback = "full",
      .help = "how much is measured: quick is the claims' [quick]",
      .choices = "quick|full"},
+    {.name = "data",
+     .type = FlagType::path,
+     .help = "the folder with the four files of MNIST, for the claims on it",
+     .value_name = "DIR"},
     {.name = "out",
      .type = FlagType::path,
      .fallback = "verify-out",
@@ -55,6 +60,12 @@ int finish(const Arguments& arguments, const VerifyReport& report) {
   return report.passed() ? 0 : kGateFailed;
 }
 
+// Some tracks train and tune; without kedge-torch their claims are not run, and say so.
+Needs needs_of(const Arguments& arguments) {
+  const bool measures = !arguments.given("check") && !arguments.given("compare");
+  return measures && torch_binary_is_there() ? Needs::torch : Needs::nothing;
+}
+
 int run_verify(const Arguments& arguments) {
   if (arguments.given("compare")) {
     const auto bundles = arguments.paths("compare");
@@ -71,11 +82,14 @@ int run_verify(const Arguments& arguments) {
   if (arguments.given("CLAIMS")) options.claims = arguments.text("CLAIMS");
   options.tracks = arguments.list("track");
   options.profile = arguments.text("profile");
+  options.data = arguments.text("data");
   options.out = arguments.text("out");
   options.resume = arguments.flag("resume");
   options.allow_not_run = allow_not_run;
   options.runtime = runtime_options(arguments);
-  const VerifyReport report = verify(options, arguments.torch() != nullptr ? arguments.torch()->tuners : nullptr);
+  const VerifyReport report = arguments.torch() != nullptr
+                                  ? verify(options, arguments.torch()->tuners, arguments.torch()->train)
+                                  : verify(options);
   const int code = finish(arguments, report);
   note(fmt::format("wrote index.html, summary.md and the records in {}", options.out.string()));
   return code;
@@ -95,6 +109,9 @@ constinit const Command verify_command{
         "Each claim says before the run what is measured, how often, by which test, and what would refute it; the "
         "bundle "
         "holds claims, samples, figures and a manifest. Exit code 0: all eight gates pass. 1: one does not, among them "
-        "gate B when a claim was not run and gate E when a claim that must be upheld is not (docs/verify.md)."};
+        "gate B when a claim was not run and gate E when a claim that must be upheld is not (docs/verify.md). Some "
+        "claims "
+        "need gradients: where kedge-torch stands beside kedge, it is what runs.",
+    .needs_with = needs_of};
 
 }  // namespace kedge::cli

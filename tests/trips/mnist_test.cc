@@ -130,6 +130,32 @@ TEST(Mnist, ReportComesFromItsRecords) {
   EXPECT_EQ(trips::run(words).exit_code, 6);
 }
 
+TEST(Mnist, ItsClaimsAreMeasuredWhereTheImagesAreGiven) {
+  const TemporaryFolder folder;
+  const fs::path claims = folder / "claims", out = folder / "out";
+  fs::create_directories(claims);
+  for (const char* name : {"mnist-int8-moe-size", "mnist-moe-accuracy", "mnist-ptq-moe-latency"}) {
+    const std::string file = std::string(name) + ".toml";
+    fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "claims" / file, claims / file);
+  }
+  std::vector<std::string> words = {"verify", claims.string(), "--profile", "quick", "--out", out.string()};
+  const trips::Result without = trips::run(words);
+  EXPECT_EQ(without.exit_code, 1) << without.err;
+  EXPECT_NE(without.out.find("--data DIR"), std::string::npos) << without.out;
+  fs::remove_all(out);
+  words.insert(words.end(), {"--data", kData});
+  const trips::Result result = trips::run(words);
+  ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
+  const Json summary = read_json(out / "summary.json");
+  for (const Json& claim : summary["results"]["claims"]) {
+    const std::string name = claim["name"];
+    if (name == "mnist-int8-moe-size") EXPECT_EQ(claim["verdict"], "upheld");
+    if (name == "mnist-moe-accuracy") EXPECT_EQ(claim["verdict"], "refuted");  // 320 images teach little
+    EXPECT_EQ(claim["estimate"]["n"], name == "mnist-ptq-moe-latency" ? 10 : 2) << name;
+  }
+  EXPECT_EQ(trips::run({"verify", claims.string(), "--check", out.string()}).exit_code, 0);
+}
+
 }  // namespace
 }  // namespace kedge
 #endif

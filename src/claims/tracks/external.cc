@@ -1,8 +1,10 @@
 // Track X: how well a model answers benchmarks, and how far its confidences can be trusted, by kedge eval.
 //
 // [setup] tasks, limit, votes, temperature; [setup.subject] and [setup.baseline]: a model each (model, scheme, method,
-// activations) and `way`, "ar" or "self-consistency". One sample per record, or per record and seed (of the votes), in
-// the order of the tasks. Metrics:
+// activations) and `way`, "ar" or "self-consistency"; mc_samples. The subject "diffusion" (in kedge-torch) is a
+// masked-diffusion model that is trained first: [setup.training] texts, steps, batch_size, seqlen, seed, from random
+// weights of the model's config; its way is "diffusion". One sample per record, or per record and seed (of the votes),
+// in the order of the tasks. Metrics:
 //   accuracy                       the way's answer is right
 //   acc, acc_norm                  as lm-evaluation-harness counts
 //   ece_equal_width, ece_equal_mass, brier, auroc, aurc, confident_wrong_0.8   of the way's confidences
@@ -21,6 +23,7 @@
 #include "claims/tracks/rows.h"
 #include "kedge/error.h"
 #include "kedge/evaluate.h"
+#include "kedge/train.h"
 
 namespace kedge {
 namespace {
@@ -28,6 +31,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::array kWays = {"ar", "self-consistency"};
+constexpr const char* kDiffusion = "diffusion";  ///< the way of such a model, and the subject
 
 struct Side {
   ModelVariant variant;
@@ -36,7 +40,8 @@ struct Side {
 
 struct Setup {
   std::vector<std::string> tasks;
-  std::int64_t limit = 0, votes = 0;
+  std::optional<TrainOptions> training;
+  std::int64_t limit = 0, votes = 0, mc_samples = 0;
   double temperature = 0.7;
   std::vector<Side> sides;  ///< subject, and baseline where there is one
 };
@@ -67,12 +72,30 @@ Side read_side(const Claim& claim, const char* name, const TomlValue& value) {
   return side;
 }
 
+TrainOptions read_training(const Claim& claim, const TomlValue& value) {
+  TomlSection section(claim.file, "[setup.training]", value);
+  TrainOptions training;
+  training.objective = "masked-diffusion";
+  training.texts = section.paths("texts", section.require("texts", "the texts to train on"));
+  training.steps = section.integer("steps", training.steps, 1);
+  training.batch_size = section.integer("batch_size", training.batch_size, 1);
+  training.seqlen = section.integer("seqlen", training.seqlen, 2);
+  training.seed = static_cast<std::uint64_t>(section.integer("seed", 1, 0));
+  training.save_every = 0;
+  section.refuse_others();
+  return training;
+}
+
 Setup read_setup(const Claim& claim) {
   TomlSection section(claim.file, "[setup]", claim.setup);
   Setup setup;
   setup.tasks = section.texts("tasks", section.require("tasks", "names of tasks (kedge eval --list)"));
   setup.limit = section.integer("limit", 0, 0);
   setup.votes = section.integer("votes", 0, 0);
+  setup.mc_samples = section.integer("mc_samples", 16, 1);
+  if (claim.subject == kDiffusion) {
+    setup.training = read_training(claim, section.require("training", "how the model is trained"));
+  }
   if (const TomlValue* temperature = section.find("temperature")) {
     setup.temperature = section.as<double>("temperature", *temperature, "a number");
   }
@@ -120,13 +143,15 @@ class Evaluations {
     std::string name = variant.name();
     for (const std::string& task : setup.tasks) name += "_" + task;
     name += fmt::format("_{}_{}_{}_{}", setup.limit, setup.votes, setup.temperature, seed);
+    if (setup.training) name = fmt::format("{}_{}_trained_{}", kDiffusion, setup.mc_samples, name);
     const fs::path folder = context_.bundle / "records" / "X" / name;
     std::error_code ignored;
     if (fs::exists(folder / "results.json", ignored)) return folder;
     EvaluateOptions options;
-    options.model = prepare_variant(variant, context_.scratch);
+    options.model = setup.training ? trained(*setup.training, variant) : prepare_variant(variant, context_.scratch);
     options.tasks = setup.tasks;
     options.limit = setup.limit, options.votes = setup.votes;
+    if (setup.training) options.mc_samples = setup.mc_samples;
     options.temperature = setup.temperature, options.seed = seed;
     options.out = folder;
     options.runtime = runtime_of(variant, context_.runtime);
@@ -134,6 +159,18 @@ class Evaluations {
     const EvaluateResult result = evaluate(options);
     context_.log(fmt::format("  {}: {} requests", name, result.requests));
     return folder;
+  }
+
+  fs::path trained(TrainOptions training, const ModelVariant& variant) const {
+    training.out = context_.scratch / fmt::format("{}-{}-{}", variant.name(), training.steps, training.seed);
+    if (fs::exists(training.out / "model.safetensors")) return training.out;
+    training.config = variant.model / "config.json", training.tokenizer = variant.model;
+    training.threads = context_.runtime.threads;
+    const TalkScope talk(false);
+    const TrainReport report = context_.train(training, nullptr);
+    context_.log(
+        fmt::format("  trained on {} tokens in {:.0f} s: {:.3f} nats", report.tokens, report.seconds, report.loss));
+    return training.out;
   }
 
   // Tasks and subtasks in the order in which they were asked.
@@ -214,6 +251,12 @@ void run_external(std::span<const TrackJob> jobs, const TrackContext& context) {
     const Claim& claim = *job.claim;
     const Setup setup = read_setup(claim);
     TrackOutcome outcome;
+    if (setup.training && context.train == nullptr) {
+      outcome.not_run = "its model is trained first, and this is kedge without libtorch: kedge-torch verify runs it";
+      outcome.missing_subject = true;
+      context.done(job, std::move(outcome));
+      continue;
+    }
     const std::vector<std::uint64_t> seeds = job.size.seeds.empty() ? std::vector<std::uint64_t>{0} : job.size.seeds;
     for (const std::uint64_t seed : seeds) {
       std::vector<std::vector<Answered>> sides;
@@ -223,6 +266,9 @@ void run_external(std::span<const TrackJob> jobs, const TrackContext& context) {
       add_samples(claim, sides, job.size.seeds.empty() ? "" : fmt::format(", seed {}", seed), outcome);
     }
     for (const Side& side : setup.sides) outcome.inputs.push_back(record_input("model", side.variant.model));
+    for (const fs::path& text : setup.training ? setup.training->texts : std::vector<fs::path>{}) {
+      outcome.inputs.push_back(record_input("text", text));
+    }
     context.done(job, std::move(outcome));
   }
 }

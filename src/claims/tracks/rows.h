@@ -13,5 +13,7 @@ void check_external(const Claim& claim);
 void run_external(std::span<const TrackJob> jobs, const TrackContext& context);
 void check_speed(const Claim& claim);
 void run_speed(std::span<const TrackJob> jobs, const TrackContext& context);
+void check_mnist(const Claim& claim);
+void run_mnist(std::span<const TrackJob> jobs, const TrackContext& context);
 
 }  // namespace kedge
