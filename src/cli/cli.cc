@@ -56,7 +56,6 @@ int dispatch(const std::vector<std::string>& words, const TorchPart* torch, std:
   }
   const Command* command = find_command(first);
   if (command == nullptr) unknown_command(first);
-  if (command->needs == Needs::torch && torch == nullptr) exec_torch(words);
   auto arguments = parse(*command, {words.begin() + 1, words.end()});
   if (!arguments) {
     print(help_for(*command));

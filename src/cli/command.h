@@ -62,8 +62,7 @@ struct Command {
   const char* example;
   int (*run)(const Arguments& arguments);
   const char* details = "";  ///< a paragraph for help and docs
-  Needs needs = Needs::nothing;
-  Needs (*needs_with)(const Arguments& arguments) = nullptr;  ///< where that depends on the arguments
+  Needs (*needs_with)(const Arguments& arguments) = nullptr;  ///< null: nothing
   const char* recipe_flag = nullptr;  ///< names a file with more flags (cli/recipe_file.h)
   bool ranks = false;                 ///< shares its work where mpirun has started it (comm/communicator.h)
 };

@@ -50,6 +50,8 @@ constexpr Flag kFlags[] = {
      .maximum = 4096},
 };
 
+Needs needs_of(const Arguments&) { return Needs::torch; }
+
 int run_mnist(const Arguments& arguments) {
   KEDGE_CHECK(arguments.torch() != nullptr);
   MnistReportOptions options;
@@ -82,6 +84,6 @@ constinit const Command mnist_command{
         "Runs in kedge-torch. Four networks per seed, each in fp32 and quantized; every run leaves one JSON record, "
         "and "
         "one that is on record is not done again with --resume. Static scales come from training images alone.",
-    .needs = Needs::torch};
+    .needs_with = needs_of};
 
 }  // namespace kedge::cli
