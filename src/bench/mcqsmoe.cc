@@ -44,8 +44,15 @@ LoadOptions load_options(const McqsMoeBenchOptions& o) {
 class DenseLayer {
  public:
   DenseLayer(std::int64_t d, std::int64_t f, std::int64_t tokens, int threads, const LoadOptions& load)
-      : d_(d), f_(f), tokens_(tokens), isa_(load.isa), up_(pack(f, d, load)), down_(pack(d, f, load)), pool_(threads),
-        x_(uniform(tokens * d, 3)), y_(x_.size()) {}
+      : d_(d),
+        f_(f),
+        tokens_(tokens),
+        isa_(load.isa),
+        up_(pack(f, d, load)),
+        down_(pack(d, f, load)),
+        pool_(threads),
+        x_(uniform(tokens * d, 3)),
+        y_(x_.size()) {}
 
   void batch() {
     const ExecContext ctx{pool_, arena_};
@@ -58,7 +65,8 @@ class DenseLayer {
 
  private:
   static PackedWeight pack(std::int64_t n, std::int64_t k, const LoadOptions& load) {
-    return pack_weight(quantize_rtn(uniform(n * k, 7), n, k, {4, true, QuantStrategy::group, kGroup}, DType::f16), load);
+    return pack_weight(quantize_rtn(uniform(n * k, 7), n, k, {4, true, QuantStrategy::group, kGroup}, DType::f16),
+                       load);
   }
 
   std::int64_t d_, f_, tokens_;
@@ -148,8 +156,12 @@ double McqsMoeLayer::active_flops(std::int64_t tokens) const noexcept {
 }
 
 McqsMoeSubject::McqsMoeSubject(const McqsMoeCase& c, const McqsMoeLayer& layer, int threads, std::uint64_t seed)
-    : case_(c), layer_(layer), pool_(c.all_threads ? threads : 1), arena_(std::make_unique<Arena>()),
-      x_(uniform(c.tokens * c.spec.router.hidden_size, seed + 10)), y_(x_.size()) {}
+    : case_(c),
+      layer_(layer),
+      pool_(c.all_threads ? threads : 1),
+      arena_(std::make_unique<Arena>()),
+      x_(uniform(c.tokens * c.spec.router.hidden_size, seed + 10)),
+      y_(x_.size()) {}
 
 void McqsMoeSubject::batch() {
   if (!case_.keep_scratch) arena_ = std::make_unique<Arena>();

@@ -67,26 +67,29 @@ double McqsMoeBenchRow::gigabytes() const noexcept {
 }
 
 std::string mcqsmoe_text(const McqsMoeBenchReport& r) {
-  std::string text = fmt::format("MCQSMoE, random weights, int4 deltas in groups of 64 on an fp16 anchor, {}; {}, {} numerics\n",
-                                 r.options.form, r.isa, r.options.runtime.numerics);
-  text += fmt::format("{:<11}{:>9}{:>11}{:>23}{:>18}{:>18}{:>16}{:>16}{:>12}{:>12}\n", "row", "threads", "tok/s", "range",
-                      "GFLOP/s", "GB/s", "routing FLOPs", "routing time", "x stored", "x active");
+  std::string text =
+      fmt::format("MCQSMoE, random weights, int4 deltas in groups of 64 on an fp16 anchor, {}; {}, {} numerics\n",
+                  r.options.form, r.isa, r.options.runtime.numerics);
+  text += fmt::format("{:<11}{:>9}{:>11}{:>23}{:>18}{:>18}{:>16}{:>16}{:>12}{:>12}\n", "row", "threads", "tok/s",
+                      "range", "GFLOP/s", "GB/s", "routing FLOPs", "routing time", "x stored", "x active");
   for (const McqsMoeBenchRow& row : r.rows) {
     const bool one = row.threads == 1;
     text += fmt::format(
-        "{:<11}{:>9}{:>11.1f}{:>23}{:>18}{:>18}{:>16}{:>16}{:>12.2f}{:>12.2f}\n", row.name, row.threads, row.rate.median,
-        fmt::format("{:.1f} .. {:.1f}", row.rate.lowest, row.rate.highest),
+        "{:<11}{:>9}{:>11.1f}{:>23}{:>18}{:>18}{:>16}{:>16}{:>12.2f}{:>12.2f}\n", row.name, row.threads,
+        row.rate.median, fmt::format("{:.1f} .. {:.1f}", row.rate.lowest, row.rate.highest),
         fmt::format("{:.1f}", row.gigaflops()) + share(row.gigaflops(), one ? r.limits.fp32_one : r.limits.fp32_all),
-        fmt::format("{:.2f}", row.gigabytes()) + share(row.gigabytes(), one ? r.limits.dram_read_one : r.limits.dram_read_all),
-        fmt::format("{:.1f} %", 100 * row.routing_flops / row.expert_flops), fmt::format("{:.1f} %", 100 * row.routing_share),
-        ratio(row, row.stored), ratio(row, row.active));
+        fmt::format("{:.2f}", row.gigabytes()) +
+            share(row.gigabytes(), one ? r.limits.dram_read_one : r.limits.dram_read_all),
+        fmt::format("{:.1f} %", 100 * row.routing_flops / row.expert_flops),
+        fmt::format("{:.1f} %", 100 * row.routing_share), ratio(row, row.stored), ratio(row, row.active));
   }
-  text += "routing FLOPs: over those of the experts; routing time: of the batch's\n"
-          "x stored, x active: speed over a dense int4 layer of equal stored parameters, and of equal active FLOPs\n";
+  text +=
+      "routing FLOPs: over those of the experts; routing time: of the batch's\n"
+      "x stored, x active: speed over a dense int4 layer of equal stored parameters, and of equal active FLOPs\n";
   if (r.has_limits) {
     const MachineLimits& l = r.limits;
-    text += fmt::format("limits: {:.1f} GFLOP/s on one thread, {:.1f} on {}; memory read {:.1f} and {:.1f} GB/s\n", l.fp32_one,
-                        l.fp32_all, l.threads, l.dram_read_one, l.dram_read_all);
+    text += fmt::format("limits: {:.1f} GFLOP/s on one thread, {:.1f} on {}; memory read {:.1f} and {:.1f} GB/s\n",
+                        l.fp32_one, l.fp32_all, l.threads, l.dram_read_one, l.dram_read_all);
   }
   return text;
 }

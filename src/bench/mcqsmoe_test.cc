@@ -100,7 +100,8 @@ TEST(McqsMoeBench, FiguresAddUp) {
     EXPECT_LT(row.routing_share, 1.5);  // measured apart, on a machine that others use
     EXPECT_NEAR(double(row.stored.parameters), double(row.parameters), 64.0 * 2 * double(row.hidden_size));
     EXPECT_NEAR(row.active.flops, row.active_flops, 2.0 * double(row.tokens) * 64 * 2 * double(row.hidden_size));
-    EXPECT_NEAR(row.gigaflops() * 1e9, row.rate.median / double(row.tokens) * (row.routing_flops + row.expert_flops), 1);
+    EXPECT_NEAR(row.gigaflops() * 1e9, row.rate.median / double(row.tokens) * (row.routing_flops + row.expert_flops),
+                1);
   }
   // k = 2 of E = 8 experts: routing E (d r + r^2), experts 2 k d f, per token and times two.
   const McqsMoeBenchRow& row = report.rows.front();

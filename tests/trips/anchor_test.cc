@@ -185,7 +185,8 @@ TEST(AnchorQuantize, AuditAgainstItselfShowsNoChange) {
     options.limit = 4;
     options.mode = AuditMode::both;
     double most = 0;
-    for (const AuditComparison& c : audit(options).comparisons) most = std::max(most, 1 - metric(c.mean, "jaccard").mean);
+    for (const AuditComparison& c : audit(options).comparisons)
+      most = std::max(most, 1 - metric(c.mean, "jaccard").mean);
     return most;
   };
   EXPECT_EQ(changed(folder / "q"), 0);
@@ -248,7 +249,8 @@ TEST(AnchorQuantize, ExpertsThatShareMuchLoseLittle) {
   write_upcycled(folder / "upcycled", 0.1);
   const double plain = expert_error(quantize(options_for(folder / "upcycled", folder / "w4", "w4a16-g64", "rtn")));
   const double four = expert_error(quantize(options_for(folder / "upcycled", folder / "a4", "anchor-int4-g64", "rtn")));
-  const double two = expert_error(quantize(options_for(folder / "upcycled", folder / "a2", "anchor-int2-g64-int8", "rtn")));
+  const double two =
+      expert_error(quantize(options_for(folder / "upcycled", folder / "a2", "anchor-int2-g64-int8", "rtn")));
   EXPECT_LT(four, 0.15 * plain);
   EXPECT_LT(two, plain);
   const Json manifest = read_json(folder / "a4" / "kedge.manifest.json");
@@ -268,7 +270,8 @@ TEST(AnchorQuantize, OverridesTakeWholeProjectionsOrNone) {
   EXPECT_TRUE(checkpoint.stack_shape("model.layers.0.mlp.experts.up_proj").has_value());
   EXPECT_FALSE(checkpoint.stack_shape("model.layers.0.mlp.experts.down_proj").has_value());
   write_decoded(folder / "q", folder / "decoded");
-  const std::vector<float> own = logits_of(folder / "q", {detect_isa()}, 2), other = logits_of(folder / "decoded", {detect_isa()}, 2);
+  const std::vector<float> own = logits_of(folder / "q", {detect_isa()}, 2),
+                           other = logits_of(folder / "decoded", {detect_isa()}, 2);
   for (std::size_t i = 0; i < own.size(); ++i) ASSERT_NEAR(own[i], other[i], 1e-3);
 
   options.destination = folder / "none";
@@ -280,9 +283,13 @@ TEST(AnchorQuantize, OverridesTakeWholeProjectionsOrNone) {
 
 TEST(AnchorQuantize, RefusesWhatCannotBe) {
   const TemporaryFolder folder;
-  EXPECT_EQ(code_of(options_for(trips::kDemo, folder / "q", "anchor-int3-g64", "rtn"), "not a quantization scheme"), ErrorCode::usage);
-  EXPECT_EQ(code_of(options_for(trips::kDemo, folder / "q", "anchor-int4-g64", "awq"), "one of rtn"), ErrorCode::unsupported);
-  EXPECT_EQ(code_of(options_for(golden(folder, "olmoe"), folder / "q", "anchor-int4-g128", "rtn"), "a multiple of the group"), ErrorCode::usage);
+  EXPECT_EQ(code_of(options_for(trips::kDemo, folder / "q", "anchor-int3-g64", "rtn"), "not a quantization scheme"),
+            ErrorCode::usage);
+  EXPECT_EQ(code_of(options_for(trips::kDemo, folder / "q", "anchor-int4-g64", "awq"), "one of rtn"),
+            ErrorCode::unsupported);
+  EXPECT_EQ(
+      code_of(options_for(golden(folder, "olmoe"), folder / "q", "anchor-int4-g128", "rtn"), "a multiple of the group"),
+      ErrorCode::usage);
   QuantizeOptions options = options_for(trips::kDemo, folder / "q", "anchor-int4-g64", "kedge");
   options.target_bits = 4.5;
   EXPECT_EQ(code_of(options, "--target-bits"), ErrorCode::usage);
@@ -303,7 +310,8 @@ TEST(AnchorQuantize, AnotherAnchorThanTheManifestsIsRefused) {
 TEST(AnchorQuantize, TheCommandSaysWhoOpensItAndRunExplains) {
   const TemporaryFolder folder;
   const std::string to = (folder / "q").string();
-  const trips::Result made = trips::run({"quantize", trips::kDemo, to, "--scheme", "anchor-int4-g64", "--method", "rtn"});
+  const trips::Result made =
+      trips::run({"quantize", trips::kDemo, to, "--scheme", "anchor-int4-g64", "--method", "rtn"});
   ASSERT_EQ(made.exit_code, 0) << made.err;
   EXPECT_NE(made.out.find("transformers and vLLM cannot open this directory"), std::string::npos) << made.out;
   const trips::Result ran = trips::run({"run", to, "-p", "It was a", "-n", "3", "--explain"});
@@ -322,9 +330,20 @@ TEST_P(AnchorKill, RunAgainGivesTheSameBytes) {
   const TemporaryFolder folder;
   const auto call = [&](const std::string& name) {
     trips::Call call;
-    call.arguments = {"quantize",    trips::kDemo, (folder / name).string(), "--scheme", "anchor-int2-g64", "--method",
-                      GetParam(),    "--nsamples", "8",                      "--seqlen", "128",             "--threads",
-                      "2",           "--quiet"};
+    call.arguments = {"quantize",
+                      trips::kDemo,
+                      (folder / name).string(),
+                      "--scheme",
+                      "anchor-int2-g64",
+                      "--method",
+                      GetParam(),
+                      "--nsamples",
+                      "8",
+                      "--seqlen",
+                      "128",
+                      "--threads",
+                      "2",
+                      "--quiet"};
     return call;
   };
   const auto start = std::chrono::steady_clock::now();

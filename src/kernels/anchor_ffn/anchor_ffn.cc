@@ -11,7 +11,8 @@ namespace kedge {
 namespace {
 
 /// x [T, H] -> [P, H] in the permutation's order, in the caller's arena scope.
-const float* copy_rows(const ExecContext& ctx, const float* x, const TokenPermutation& permutation, std::int64_t hidden) {
+const float* copy_rows(const ExecContext& ctx, const float* x, const TokenPermutation& permutation,
+                       std::int64_t hidden) {
   const auto pairs = static_cast<std::int64_t>(permutation.token.size());
   float* out = ctx.scratch.take<float>(pairs * hidden);
   ctx.threads.parallel_for(pairs, 16, [&](std::int64_t begin, std::int64_t end, int) {
@@ -38,8 +39,7 @@ void combine_pairs(const ExecContext& ctx, const float* pairs, const TokenPermut
 }
 
 void anchor_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& permutation, const float* weights,
-                const AnchorFfnDesc& desc, const AnchorFfnWeights& experts, float* y,
-                const AnchorFfnOptions& options) {
+                const AnchorFfnDesc& desc, const AnchorFfnWeights& experts, float* y, const AnchorFfnOptions& options) {
   KEDGE_CHECK(experts.up.experts() == desc.num_experts && experts.down.experts() == desc.num_experts);
   KEDGE_CHECK(!desc.gated || experts.gate.experts() == desc.num_experts);
   if (permutation.tokens == 0) return;
@@ -47,7 +47,8 @@ void anchor_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& 
   const std::int64_t pairs = permutation.tokens * permutation.top_k, size = desc.intermediate_size;
   const Isa isa = options.isa;
   GroupedRows in{x, permutation.tokens, permutation.token, permutation.offsets};
-  if (options.rows == ExpertRows::copied) in = {copy_rows(ctx, x, permutation, desc.hidden_size), pairs, {}, permutation.offsets};
+  if (options.rows == ExpertRows::copied)
+    in = {copy_rows(ctx, x, permutation, desc.hidden_size), pairs, {}, permutation.offsets};
   float* h = options.intermediate != nullptr ? options.intermediate : ctx.scratch.take<float>(pairs * size);
   float* out = ctx.scratch.take<float>(pairs * desc.hidden_size);
   if (desc.gated) {
@@ -68,8 +69,8 @@ std::size_t AnchorFfnWeights::active_bytes(std::int64_t top_k) const noexcept {
   for (const PackedExpertMatrices* w : {&gate, &up, &down}) {
     if (w->experts() == 0) continue;
     const std::size_t anchor = w->anchor_.num_bytes();
-    bytes += anchor + (w->num_bytes() - anchor) / static_cast<std::size_t>(w->experts()) *
-                          static_cast<std::size_t>(top_k);
+    bytes +=
+        anchor + (w->num_bytes() - anchor) / static_cast<std::size_t>(w->experts()) * static_cast<std::size_t>(top_k);
   }
   return bytes;
 }
@@ -80,10 +81,11 @@ std::string explain_anchor_ffn(const AnchorFfnDesc& desc, const AnchorFfnWeights
     if (w.experts() == 0) return;
     text += std::string("  ") + name + ": ";
     if (w.has_anchor()) {
-      text += std::string("split, x A^T once per ") + per + " and x D^T per expert (fused into one matrix per expert: " +
-              "refused, 32 bits per weight where these are " +
-              std::to_string(w.num_bytes() * 8 / static_cast<std::size_t>(w.experts() * w.n() * w.k())) + ")\n" +
-              explain_gemm(w.anchor_.desc_, w.anchor_.options_, tokens);
+      text +=
+          std::string("split, x A^T once per ") + per +
+          " and x D^T per expert (fused into one matrix per expert: " + "refused, 32 bits per weight where these are " +
+          std::to_string(w.num_bytes() * 8 / static_cast<std::size_t>(w.experts() * w.n() * w.k())) + ")\n" +
+          explain_gemm(w.anchor_.desc_, w.anchor_.options_, tokens);
     } else {
       text += "one matrix per expert, nothing is shared or the anchor is decoded into it at load\n";
     }

@@ -36,7 +36,7 @@ struct AnchorFfnWeights {
 /// How experts get their rows of x; the same bits either way.
 enum class ExpertRows : std::uint8_t {
   in_place,  ///< gathered where they lie: no batch per expert
-  copied,    ///< a batch [P, H] in the permutation's order is written first, as a layer without a gathering product does
+  copied,  ///< a batch [P, H] in the permutation's order is written first, as a layer without a gathering product does
 };
 
 struct AnchorFfnOptions {

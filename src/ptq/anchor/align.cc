@@ -19,7 +19,12 @@ class Aligner {
  public:
   Aligner(const ExecContext& ctx, Isa isa, const WeightSource& source, const std::string& prefix,
           const ExpertShape& shape)
-      : ctx_(ctx), isa_(isa), source_(source), prefix_(prefix), s_(shape), sum_(at(3 * s_.hidden_size * s_.intermediate_size)) {}
+      : ctx_(ctx),
+        isa_(isa),
+        source_(source),
+        prefix_(prefix),
+        s_(shape),
+        sum_(at(3 * s_.hidden_size * s_.intermediate_size)) {}
 
   Alignment run() {
     std::vector<std::int32_t> identity(at(s_.intermediate_size));
@@ -83,7 +88,8 @@ class Aligner {
   void add(const std::vector<float>& units, const std::vector<std::int32_t>& order, double sign) {
     const std::int64_t size = s_.intermediate_size;
     for (std::int64_t k = 0; k < 3 * s_.hidden_size; ++k) {
-      for (std::int64_t j = 0; j < size; ++j) sum_[at(k * size + j)] += sign * double(units[at(k * size + order[at(j)])]);
+      for (std::int64_t j = 0; j < size; ++j)
+        sum_[at(k * size + j)] += sign * double(units[at(k * size + order[at(j)])]);
     }
   }
 
@@ -146,7 +152,8 @@ Tensor reorder_columns(const Tensor& matrix, const std::vector<std::int32_t>& or
   const std::int64_t rows = matrix.shape()[0], cols = matrix.shape()[1];
   Tensor out(DType::f32, matrix.shape());
   for (std::int64_t n = 0; n < rows; ++n) {
-    for (std::int64_t j = 0; j < cols; ++j) out.data<float>()[n * cols + j] = matrix.data<float>()[n * cols + order[at(j)]];
+    for (std::int64_t j = 0; j < cols; ++j)
+      out.data<float>()[n * cols + j] = matrix.data<float>()[n * cols + order[at(j)]];
   }
   return out;
 }

@@ -1,11 +1,11 @@
 // The hidden units of a layer's experts in orders in which the experts are alike.
 //
 // The hidden units of a gated FFN may stand in any order: with P a permutation, P gate, P up and down P^T compute what
-// gate, up and down do. Unit i of an expert is the vector of its row of gate, its row of up and its column of down, each
-// projection divided by its root mean square over the layer. Every expert's units are assigned to those of the sum of the
-// others (ptq/anchor/assignment.h) so that inner products are largest: first expert by expert against the sum so far, then
-// once more against all others.
-// Source of alignment by assignment: Ainsworth, Hayase, Srinivasa, Git Re-Basin (arXiv 2209.04836), section 3.2.
+// gate, up and down do. Unit i of an expert is the vector of its row of gate, its row of up and its column of down,
+// each projection divided by its root mean square over the layer. Every expert's units are assigned to those of the sum
+// of the others (ptq/anchor/assignment.h) so that inner products are largest: first expert by expert against the sum so
+// far, then once more against all others. Source of alignment by assignment: Ainsworth, Hayase, Srinivasa, Git Re-Basin
+// (arXiv 2209.04836), section 3.2.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,8 @@ struct ExpertShape {
 };
 
 struct Alignment {
-  std::vector<std::vector<std::int32_t>> order;  ///< [E][I]: unit j of the aligned expert is unit order[j] of the original
+  std::vector<std::vector<std::int32_t>>
+      order;  ///< [E][I]: unit j of the aligned expert is unit order[j] of the original
   /// Of the experts' squared weights (each projection counts alike), the share that their mean holds.
   double shared_before = 0, shared_after = 0;
 };

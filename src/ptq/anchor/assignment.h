@@ -13,8 +13,9 @@
 namespace kedge {
 
 struct Assignment {
-  std::vector<std::int32_t> column_of;   ///< [n] p(i)
-  std::vector<double> row_price, column_price;  ///< [n] u, v with u_i + v_j >= gain[i, j], equal where p(i) = j: proves it
+  std::vector<std::int32_t> column_of;  ///< [n] p(i)
+  std::vector<double> row_price,
+      column_price;  ///< [n] u, v with u_i + v_j >= gain[i, j], equal where p(i) = j: proves it
 };
 
 /// gain: [n, n], finite.

@@ -14,7 +14,8 @@ std::vector<float> random_gain(std::int64_t n, std::uint64_t seed, int values) {
   Rng rng(seed);
   std::vector<float> gain(static_cast<std::size_t>(n * n));
   for (float& g : gain) {
-    g = values > 0 ? static_cast<float>(rng.below(static_cast<std::uint64_t>(values))) : static_cast<float>(rng.normal());
+    g = values > 0 ? static_cast<float>(rng.below(static_cast<std::uint64_t>(values)))
+                   : static_cast<float>(rng.normal());
   }
   return gain;
 }
@@ -40,7 +41,8 @@ TEST(Assignment, EqualsTryingAllPermutations) {
   }
 }
 
-// Prices that no pair beats and that the chosen pairs reach bound every permutation's sum: no solver is needed to see it.
+// Prices that no pair beats and that the chosen pairs reach bound every permutation's sum: no solver is needed to see
+// it.
 TEST(Assignment, ThePricesProveThatNothingIsBetter) {
   for (const std::int64_t n : {40, 150}) {
     for (const int values : {0, 3}) {

@@ -20,7 +20,12 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 class Fitter {
  public:
   Fitter(const AnchorFit& fit, ThreadPool& threads, const std::string& where)
-      : f_(fit), threads_(threads), where_(where), size_(fit.rows * fit.cols), anchor_(at(size_)), decoded_(fit.weights.size(), 0) {
+      : f_(fit),
+        threads_(threads),
+        where_(where),
+        size_(fit.rows * fit.cols),
+        anchor_(at(size_)),
+        decoded_(fit.weights.size(), 0) {
     out_.stack.args = fit.args;
     out_.stack.rows = fit.rows;
     out_.stack.cols = fit.cols;

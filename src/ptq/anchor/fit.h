@@ -20,8 +20,8 @@ namespace kedge {
 struct AnchorFit {
   std::span<const float> weights;  ///< [E, N, K], finite
   std::int64_t experts = 0, rows = 0, cols = 0;
-  AnchorDeltaArgs args;                ///< manifold: none or sphere
-  std::span<const float> importance;   ///< h [E, K], not negative; empty: 1
+  AnchorDeltaArgs args;               ///< manifold: none or sphere
+  std::span<const float> importance;  ///< h [E, K], not negative; empty: 1
   ScaleMethod scale_search = ScaleMethod::minmax;
   /// The last rounding of W_e - A; delta and anchor [N, K].
   std::function<QuantTensor(std::int64_t expert, std::span<const float> delta, std::span<const float> anchor)> round;
@@ -30,8 +30,8 @@ struct AnchorFit {
 
 struct FittedAnchor {
   AnchorDelta stack;
-  int steps = 0;              ///< of A that were taken, the first mean included
-  double shared = 0;          ///< of sum h W^2, the share that the anchor alone takes away: 1 - sum h (W - A)^2 / sum h W^2
+  int steps = 0;      ///< of A that were taken, the first mean included
+  double shared = 0;  ///< of sum h W^2, the share that the anchor alone takes away: 1 - sum h (W - A)^2 / sum h W^2
 };
 
 /// `where` names the stack. The same bits with any number of threads. Error(bad_file): rows of zeros on the sphere, an

@@ -67,7 +67,8 @@ TEST(AnchorFit, TakesAwayWhatExpertsShare) {
     const FittedAnchor fitted = fit_anchor(job(weights, {anchor, 4, 32, Manifold::none}), threads, "up");
     // The mean of six leaves 5/6 of what is each one's own: 1 - 0.01 / 1.01 * 5/6.
     EXPECT_NEAR(fitted.shared, 1 - 0.01 / 1.01 * 5 / 6, 0.001);
-    const QuantTensor plain = quantize_rtn(weights, kExperts * kRows, kCols, {4, true, QuantStrategy::group, 32}, DType::f16);
+    const QuantTensor plain =
+        quantize_rtn(weights, kExperts * kRows, kCols, {4, true, QuantStrategy::group, 32}, DType::f16);
     std::vector<float> decoded(weights.size());
     dequantize(plain, decoded);
     double error = 0, all = 0;

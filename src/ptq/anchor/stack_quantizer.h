@@ -18,9 +18,9 @@ namespace kedge {
 void align_layer(const LayerInput& input, const ExecContext& ctx, OverlaySource& aligned, nlohmann::ordered_json& log);
 
 struct StackJob {
-  std::vector<const PlannedModule*> modules;          ///< [E], by expert
-  std::vector<const InputStatistics*> statistics;     ///< [E] of the method's calibration, or empty
-  const float* output_factor = nullptr;               ///< MethodInput's
+  std::vector<const PlannedModule*> modules;       ///< [E], by expert
+  std::vector<const InputStatistics*> statistics;  ///< [E] of the method's calibration, or empty
+  const float* output_factor = nullptr;            ///< MethodInput's
 };
 
 /// Quantizes one projection of all experts: what overlay holds of them becomes a stack there and in `out`. Writes
