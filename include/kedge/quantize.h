@@ -114,6 +114,7 @@ struct QuantizeReport {
   std::vector<QuantizeAllocation> allocation;  ///< empty without mixed precision
   std::uint64_t source_bytes = 0, output_bytes = 0;  ///< of tensors, without headers
   std::int64_t weights = 0;                          ///< all parameters
+  bool kedge_only = false;               ///< stored in a form that no other program opens
   std::int64_t channel_fallbacks = 0;    ///< modules whose inputs are no multiple of the group: one scale per channel
   double bits_per_weight = 0;            ///< of everything stored
   double quantized_bits_per_weight = 0;  ///< of the quantized modules alone

@@ -3,11 +3,10 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 
-#include <algorithm>
-
 #include "base/cpu.h"
 #include "base/exec.h"
 #include "base/log.h"
+#include "bench/rate.h"
 #include "bench/shapes.h"
 #include "bench/subject.h"
 #include "kedge/error.h"
@@ -37,18 +36,6 @@ std::uint64_t peak_memory() {
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
 }
 
-BenchRate rate(std::vector<double> samples) {
-  BenchRate r;
-  r.samples = samples;
-  if (samples.empty()) return r;
-  std::sort(samples.begin(), samples.end());
-  const std::size_t middle = samples.size() / 2;
-  r.median = samples.size() % 2 == 1 ? samples[middle] : 0.5 * (samples[middle - 1] + samples[middle]);
-  r.lowest = samples.front();
-  r.highest = samples.back();
-  return r;
-}
-
 }  // namespace
 
 BenchReport bench(const BenchOptions& options) {
@@ -75,8 +62,8 @@ BenchReport bench(const BenchOptions& options) {
     if (options.prefill > 0) prefill.push_back(static_cast<double>(options.prefill) / prefill_seconds);
     if (options.decode > 0) decode.push_back(static_cast<double>(options.decode) / decode_seconds);
   }
-  report.prefill = rate(std::move(prefill));
-  report.decode = rate(std::move(decode));
+  report.prefill = make_rate(std::move(prefill));
+  report.decode = make_rate(std::move(decode));
   report.peak_memory_bytes = peak_memory();
   return report;
 }

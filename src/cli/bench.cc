@@ -1,12 +1,17 @@
 #include "kedge/bench.h"
 
+#include <filesystem>
+
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "kedge/bench_mcqsmoe.h"
+#include "kedge/error.h"
 
 namespace kedge::cli {
 namespace {
 
-constexpr Positional kPositionals[] = {{"MODEL", "a Hugging Face directory; or --shape", false}};
+constexpr Positional kPositionals[] = {
+    {"MODEL", "a Hugging Face directory, or --shape; \"mcqsmoe\": the layers of the MCQSMoE papers", false}};
 
 constexpr Flag kFlags[] = {
     {.name = "shape", .help = "random weights of a known model's shape, such as olmoe-1b-7b", .value_name = "NAME"},
@@ -36,6 +41,10 @@ constexpr Flag kFlags[] = {
      .value_name = "R",
      .minimum = 1,
      .maximum = 10000},
+    {.name = "anchor-form",
+     .fallback = "split",
+     .help = "of mcqsmoe: x A^T and x D^T apart, or one fp32 matrix per expert",
+     .choices = "split|decoded"},
     {.name = "limits", .type = FlagType::boolean, .fallback = "true", .help = "measure the machine's own limits first"},
     {.name = "seed",
      .type = FlagType::integer,
@@ -45,7 +54,26 @@ constexpr Flag kFlags[] = {
      .maximum = 9e15},
 };
 
+constexpr const char* kMcqsMoe = "mcqsmoe";
+
+int run_mcqsmoe(const Arguments& arguments) {
+  McqsMoeBenchOptions options;
+  options.form = arguments.text("anchor-form");
+  options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  options.repetitions = static_cast<int>(arguments.integer("repetitions"));
+  options.limits = arguments.flag("limits");
+  options.runtime = runtime_options(arguments);
+  if (!arguments.text("shape").empty()) {
+    throw Error(ErrorCode::usage, "mcqsmoe and --shape are both given", "one of the two");
+  }
+  const McqsMoeBenchReport report = bench_mcqsmoe(options);
+  print(arguments.flag("json") ? mcqsmoe_json(report) : mcqsmoe_text(report));
+  return 0;
+}
+
 int run_bench(const Arguments& arguments) {
+  // A folder of that name is a model all the same.
+  if (arguments.text("MODEL") == kMcqsMoe && !std::filesystem::exists(kMcqsMoe)) return run_mcqsmoe(arguments);
   BenchOptions options;
   options.model = arguments.text("MODEL");
   options.shape = arguments.text("shape");

@@ -27,8 +27,9 @@ constexpr Flag kFlags[] = {
      .value_name = "FILE"},
     {.name = "scheme",
      .fallback = "w4a16-g128",
-     .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16); of "
-             "classifiers also w8a8-dynamic, w8a8-static"},
+     .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16); "
+             "anchor-int<4|2>[-g<group>][-fp16|-bf16|-int8][-sphere]: experts as deltas on an anchor that a layer's share, "
+             "which kedge alone opens; of classifiers also w8a8-dynamic, w8a8-static"},
     {.name = "method",
      .fallback = "auto",
      .help = "how codes are chosen: rtn, rtn-mse, awq, gptq, gptaq, kedge; by gradients (kedge-torch): autoround, "
@@ -278,6 +279,9 @@ void print_table(const QuantizeReport& report) {
   }
   print(fmt::format("{:<14}{:<16}{:>8}{:>15}{:>12}{:>12}{:>8.3f}\n", "all", "", "", report.weights,
                     in_megabytes(report.source_bytes), in_megabytes(report.output_bytes), report.bits_per_weight));
+  if (report.kedge_only) {
+    print("transformers and vLLM cannot open this directory: its experts share anchors, which only kedge reads\n");
+  }
   if (report.channel_fallbacks > 0) {
     print(fmt::format("{} modules have inputs that are no multiple of the group: they get one scale per channel\n",
                       report.channel_fallbacks));
@@ -314,6 +318,7 @@ void print_json(const QuantizeOptions& options, const QuantizeReport& report) {
                   {"output_bytes", report.output_bytes},
                   {"bits_per_weight", report.bits_per_weight},
                   {"quantized_bits_per_weight", report.quantized_bits_per_weight},
+                  {"kedge_only", report.kedge_only},
                   {"channel_fallbacks", report.channel_fallbacks},
                   {"shards", report.shards},
                   {"shards_resumed", report.shards_resumed},

@@ -19,6 +19,13 @@ void check_expert_count(const Checkpoint& checkpoint, const ModelFamily& family,
                               checkpoint.directory().string()),
                   fmt::format("{} experts", experts));
     }
+    for (const char* part : {".gate_proj", ".up_proj", ".down_proj"}) {
+      const std::optional<StackShape> stack = checkpoint.stack_shape(prefix + part);
+      if (!stack || stack->experts == experts) continue;
+      throw Error(ErrorCode::bad_file,
+                  fmt::format("{}{} of {} holds {} experts", prefix, part, checkpoint.directory().string(), stack->experts),
+                  fmt::format("{} experts by config.json", experts));
+    }
     const std::string fused = prefix + ".down_proj";
     if (!checkpoint.has(fused)) continue;
     const TensorView tensor = checkpoint.tensor(fused);
@@ -54,6 +61,11 @@ WeightData CheckpointSource::weight(const std::string& module, std::int64_t rows
 std::string CheckpointSource::tensor_name(const std::string& canonical) const {
   std::string name = to_file_name(family_, canonical);
   return !checkpoint_.has(name) && checkpoint_.has(canonical) ? canonical : name;
+}
+
+std::shared_ptr<const AnchorDelta> CheckpointSource::stack(const std::string& name) const {
+  if (!checkpoint_.stack_shape(name)) return nullptr;
+  return std::make_shared<const AnchorDelta>(checkpoint_.stack(name));
 }
 
 std::vector<float> CheckpointSource::vector(const std::string& name, std::int64_t size) const {

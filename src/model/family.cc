@@ -215,6 +215,11 @@ std::string fused_tensor_name(const Checkpoint& checkpoint, std::string_view can
   return checkpoint.has(name) ? name : std::string();
 }
 
+std::string stack_name(const LinearRef& expert) {
+  const auto part = parse_expert_name(expert.canonical);
+  return part ? part->prefix + "." + part->part : std::string();
+}
+
 WeightData load_linear(const Checkpoint& checkpoint, const LinearRef& linear) {
   if (checkpoint.has_weight(linear.module)) return checkpoint.weight(linear.module, linear.rows, linear.cols);
   if (linear.canonical != linear.module && checkpoint.has_weight(linear.canonical)) {

@@ -30,8 +30,26 @@ struct Stored {
   std::uint64_t bytes = 0;
 };
 
+/// An expert's share of a stack with an anchor.
+std::optional<Stored> stored_stack(const Checkpoint& checkpoint, const LinearRef& linear, const TensorMap& tensors,
+                                   std::set<std::string, std::less<>>& seen) {
+  if (linear.role != LinearRole::expert) return std::nullopt;
+  const std::string stack = stack_name(linear);
+  const std::optional<StackShape> shape = checkpoint.stack_shape(stack);
+  if (!shape) return std::nullopt;
+  std::uint64_t bytes = 0;
+  for (auto at = tensors.lower_bound(stack + "."); at != tensors.end() && at->first.starts_with(stack + "."); ++at) {
+    seen.insert(at->first);
+    bytes += at->second->end - at->second->begin;
+  }
+  const auto experts = static_cast<std::uint64_t>(shape->experts);
+  const std::uint64_t share = bytes / experts + (linear.expert == 0 ? bytes % experts : 0);
+  return Stored{scheme_name(shape->args.delta_args(), {shape->args.anchor_dtype, shape->args.manifold}), share};
+}
+
 Stored stored_form(const Checkpoint& checkpoint, const LinearRef& linear, const TensorMap& tensors,
                    std::set<std::string, std::less<>>& seen) {
+  if (const std::optional<Stored> stack = stored_stack(checkpoint, linear, tensors, seen)) return *stack;
   const std::string prefix = linear.module + ".weight";
   std::uint64_t bytes = 0;
   for (auto at = tensors.lower_bound(prefix); at != tensors.end() && at->first.starts_with(prefix); ++at) {

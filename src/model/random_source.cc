@@ -33,7 +33,7 @@ RandomSource::RandomSource(const std::string& scheme, std::uint64_t seed, std::i
   if (scheme == "f32") {
     dtype_ = DType::f32;
   } else if (scheme != "bf16") {
-    args_ = parse_weight_scheme(scheme).weights;
+    args_ = parse_matrix_scheme(scheme).weights;
   }
   const std::int64_t length = longest + static_cast<std::int64_t>(kPlaces * kStep);
   pool_ = Tensor(dtype_, {length});

@@ -1,6 +1,11 @@
 #include "moe/experts.h"
 
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/anchor_ffn/anchor_ffn.h"
 
 namespace kedge {
 namespace {
@@ -12,10 +17,38 @@ PackedWeight load_one(const WeightSource& source, const std::string& module, std
   return packed;
 }
 
+/// One projection of all experts.
+PackedExpertMatrices load_matrices(const WeightSource& source, const std::string& prefix, const std::string& part,
+                                   const std::shared_ptr<const AnchorDelta>& shared, std::int64_t experts,
+                                   const std::pair<std::int64_t, std::int64_t>& shape, const LoadOptions& options) {
+  const auto [n, k] = shape;
+  const std::string name = prefix + "." + part;
+  std::vector<float> plain;
+  for (std::int64_t e = 0; shared == nullptr && e < experts; ++e) {
+    const std::string module = prefix + "." + std::to_string(e) + "." + part;
+    const Tensor one = to_float_matrix(source.weight(module, n, k), module);
+    plain.insert(plain.end(), one.data<float>(), one.data<float>() + n * k);
+    source.done(module);
+  }
+  PackedExpertMatrices packed({plain, shared.get()}, experts, n, k, false, AnchorForm::split, options, name);
+  source.done(name);
+  return packed;
+}
+
 }  // namespace
 
 PackedExperts load_experts(const WeightSource& source, const std::string& prefix, const ExpertFfnDesc& desc,
                            const LoadOptions& options, ThreadPool* threads) {
+  const auto gate = source.stack(prefix + ".gate_proj"), up = source.stack(prefix + ".up_proj"),
+             down = source.stack(prefix + ".down_proj");
+  if (gate != nullptr || up != nullptr || down != nullptr) {
+    const std::pair inner{desc.intermediate_size, desc.hidden_size}, outer{desc.hidden_size, desc.intermediate_size};
+    auto weights = std::make_unique<AnchorFfnWeights>();
+    weights->gate = load_matrices(source, prefix, "gate_proj", gate, desc.num_experts, inner, options);
+    weights->up = load_matrices(source, prefix, "up_proj", up, desc.num_experts, inner, options);
+    weights->down = load_matrices(source, prefix, "down_proj", down, desc.num_experts, outer, options);
+    return PackedExperts(std::move(weights), options.isa);
+  }
   const auto load_expert = [&](std::int64_t e) {
     const std::string expert = prefix + "." + std::to_string(e);
     return ExpertWeights{

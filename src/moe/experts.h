@@ -10,7 +10,8 @@
 namespace kedge {
 
 /// prefix: "model.layers.1.mlp.experts"; expert e is "<prefix>.<e>.{gate_proj,up_proj,down_proj}". Experts are packed
-/// in parallel when threads is not null.
+/// in parallel when threads is not null. Where the source has "<prefix>.gate_proj" or another projection as a stack, the
+/// experts become those of kernels/anchor_ffn, and a projection that is none becomes fp32 in memory.
 PackedExperts load_experts(const WeightSource& source, const std::string& prefix, const ExpertFfnDesc& desc,
                            const LoadOptions& options, ThreadPool* threads);
 

@@ -85,9 +85,7 @@ std::size_t MoeBlock::num_bytes() const noexcept {
 }
 
 std::size_t MoeBlock::active_bytes() const noexcept {
-  const auto k = static_cast<std::size_t>(spec_.router.num_experts_per_tok);
-  const auto experts = static_cast<std::size_t>(spec_.router.num_experts);
-  return router_.num_bytes() + experts_.num_bytes() / experts * k + shared_.num_bytes();
+  return router_.num_bytes() + experts_.active_bytes(spec_.router.num_experts_per_tok) + shared_.num_bytes();
 }
 
 std::string MoeBlock::explain(std::int64_t tokens) const { return explain_moe_ffn(desc_, experts_, tokens); }

@@ -101,7 +101,7 @@ void ReconstructionMoeBlock::run_decoders(const ExecContext& ctx, const ErrorRou
 }
 
 void ReconstructionMoeBlock::forward(const ExecContext& ctx, int layer, const float* x, std::int64_t tokens, float* y,
-                                     RoutingAudit* audit) const {
+                                     RoutingAudit* audit, ExpertRows rows) const {
   ArenaScope scope(ctx.scratch);
   const ErrorRouterSpec& router = spec_.router;
   if (ctx.probe != nullptr && ctx.probe->wants(Site::moe_input)) {
@@ -112,7 +112,7 @@ void ReconstructionMoeBlock::forward(const ExecContext& ctx, int layer, const fl
   const TokenPermutation permutation =
       make_permutation(routing.expert_ids, tokens, router.slots(), router.num_experts, ctx.scratch);
   if (spec_.output == ExpertOutput::ffn) {
-    anchor_ffn(ctx, x, permutation, routing.weights, desc_, ffn_, y, isa_);
+    anchor_ffn(ctx, x, permutation, routing.weights, desc_, ffn_, y, {isa_, nullptr, rows});
   } else {
     run_decoders(ctx, routing, permutation, y);
   }

@@ -50,9 +50,9 @@ class ReconstructionMoeBlock {
   static ReconstructionMoeBlock load(const ReconstructionMoe& spec, const ReconstructionMoeWeights& weights,
                                      AnchorForm form, const LoadOptions& options);
   /// x, y: [T, d]; must not overlap. audit (may be null) receives the batch's. layer names it to the probe, which sees
-  /// moe_input and routing; both logits and scores are the negated errors.
+  /// moe_input and routing; rows: of the output ffn. Both logits and scores are the negated errors.
   void forward(const ExecContext& ctx, int layer, const float* x, std::int64_t tokens, float* y,
-               RoutingAudit* audit = nullptr) const;
+               RoutingAudit* audit = nullptr, ExpertRows rows = ExpertRows::in_place) const;
 
   LayerFlops flops(std::int64_t tokens) const noexcept;
   std::size_t num_bytes() const noexcept;

@@ -11,6 +11,7 @@
 
 #include "base/json.h"
 #include "base/version.h"
+#include "io/wire/anchor_delta.h"
 #include "io/wire/wire.h"
 #include "kedge/error.h"
 
@@ -80,9 +81,10 @@ Json layer_rows(const std::vector<std::string>& logs) {
 
 }  // namespace
 
-std::string quantized_config(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe) {
+Json plain_quantization(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe) {
   const ModelFamily& family = family_of(checkpoint.config(), (checkpoint.directory() / "config.json").string());
   const auto schemes = plan.schemes(recipe.scheme.weights);
+  if (schemes.empty()) return nullptr;
   std::vector<std::string> kept = kept_modules(plan, family);
 
   std::vector<std::pair<std::vector<std::string>, QuantArgs>> groups;
@@ -114,8 +116,16 @@ std::string quantized_config(const Checkpoint& checkpoint, const QuantPlan& plan
     });
   });
   for (std::string& name : compact_names(kept, quantized)) ignore.push_back(std::move(name));
+  return compressed_tensors::quantization_config(groups, ignore);
+}
+
+std::string quantized_config(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe,
+                             const Json& stacks) {
   Json config = checkpoint.config();
-  config["quantization_config"] = compressed_tensors::quantization_config(groups, ignore);
+  Json plain = plain_quantization(checkpoint, plan, recipe);
+  config["quantization_config"] = plan.stacks.empty() ? std::move(plain)
+                                                      : anchor_delta::quantization_config(recipe.scheme.name, stacks,
+                                                                                          std::move(plain));
   return config.dump(2) + "\n";
 }
 
@@ -123,7 +133,7 @@ std::string manifest(const ManifestInput& in) {
   Json json;
   json["schema"] = "kedge.manifest/1";
   json["kedge"] = version();
-  json["format"] = "compressed-tensors/pack-quantized";
+  json["format"] = in.plan.stacks.empty() ? "compressed-tensors/pack-quantized" : "kedge/anchor-delta";
   json["source"] = {{"model_type", json_get_or<std::string>(in.checkpoint.config(), "model_type", "", "config.json")},
                     {"content_hash", in.source_hash}};
   json["recipe"] = in.recipe.to_json();

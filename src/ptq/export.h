@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "io/checkpoint.h"
 #include "ptq/calibration_data.h"
 #include "ptq/module_error.h"
@@ -14,8 +16,12 @@
 
 namespace kedge {
 
-/// The source's config with quantization_config added.
-std::string quantized_config(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe);
+/// compressed-tensors' quantization_config of the plan's matrices that are stored by themselves; null where there are
+/// none.
+nlohmann::ordered_json plain_quantization(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe);
+/// The source's config with quantization_config added. stacks: the manifests of a plan's stacks, by name.
+std::string quantized_config(const Checkpoint& checkpoint, const QuantPlan& plan, const Recipe& recipe,
+                             const nlohmann::ordered_json& stacks);
 
 struct ManifestInput {
   const Checkpoint& checkpoint;

@@ -59,11 +59,29 @@ TuneParameters tune_parameters(const QuantizeOptions& options) {
   return tune;
 }
 
+void check_anchor(const QuantizeOptions& options, const QuantScheme& scheme) {
+  if (!scheme.anchor) return;
+  if (!method_of(options).anchored) {
+    std::string names;
+    for (const QuantMethod& method : quant_methods()) {
+      if (method.anchored) names += (names.empty() ? "" : ", ") + std::string(method.name);
+    }
+    throw Error(ErrorCode::unsupported,
+                "the method " + std::string(method_of(options).name) + " does not round deltas on a shared anchor",
+                "one of " + names);
+  }
+  if (options.target_bits > 0) {
+    throw Error(ErrorCode::usage, "a shared anchor and --target-bits are both given", "one of the two",
+                "mixed precision is for schemes such as w4a16-g64");
+  }
+}
+
 }  // namespace
 
 Recipe make_recipe(const QuantizeOptions& options) {
   Recipe recipe;
   recipe.scheme = parse_weight_scheme(options.scheme);
+  check_anchor(options, recipe.scheme);
   recipe.method = method_of(options).name;
   recipe.scale_dtype = parse_scale_dtype(options.scale_dtype);
   if (method_of(options).shaped && options.act_order == false) {
@@ -79,7 +97,7 @@ Recipe make_recipe(const QuantizeOptions& options) {
   if (find_quant_method(recipe.method).needs == MethodNeeds::torch) recipe.tune = tune_parameters(options);
   for (const QuantizeOverride& override : options.overrides) {
     std::optional<QuantScheme> scheme;
-    if (override.scheme != "none") scheme = parse_weight_scheme(override.scheme);
+    if (override.scheme != "none") scheme = parse_matrix_scheme(override.scheme);
     recipe.overrides.push_back({ModulePattern(override.pattern), std::move(scheme)});
   }
   return recipe;

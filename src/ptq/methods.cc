@@ -12,16 +12,18 @@ namespace kedge {
 namespace {
 
 constexpr QuantMethod kMethods[] = {
-    {"rtn", "round to nearest; needs no data", MethodNeeds::nothing, true, false, rtn},
+    {"rtn", "round to nearest; needs no data", MethodNeeds::nothing, true, false, rtn, nullptr, false,
+     true},
     {"rtn-mse", "round to nearest, scales clipped for the least squared error", MethodNeeds::nothing, true, false,
-     rtn_mse},
+     rtn_mse, nullptr, false, true},
     {"awq", "round to nearest after scales for large inputs, folded into what comes before", MethodNeeds::calibration,
      true, false, awq, awq_fold},
-    {"gptq", "rounding with error feedback on the inputs' Hessian", MethodNeeds::calibration, false, false, gptq},
+    {"gptq", "rounding with error feedback on the inputs' Hessian", MethodNeeds::calibration, false, false, gptq,
+     nullptr, false, true},
     {"gptaq", "GPTQ that matches the original's outputs from the quantized path's inputs", MethodNeeds::calibration,
      false, true, gptaq},
     {"kedge", "error feedback over inputs and outputs, away from what later routers read, and the router refit",
-     MethodNeeds::calibration, false, true, round_for_routing, nullptr, true},
+     MethodNeeds::calibration, false, true, round_for_routing, nullptr, true, true},
     {"autoround", "rounding and clipping of a whole layer tuned by the signs of gradients", MethodNeeds::torch, false,
      false, nullptr},
     {"topk-mse", "autoround with the error of the router's K largest logits (as EAC-MoE)", MethodNeeds::torch, false,

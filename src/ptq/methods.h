@@ -29,6 +29,7 @@ struct MethodInput {
   const ExecContext* ctx = nullptr;            ///< of a method that needs calibration
   Isa isa = Isa::scalar;
   const float* output_factor = nullptr;  ///< L [rows, rows] of ptq/layers/output_metric.h; null: outputs count alike
+  std::span<const float> anchor = {};  ///< [rows, cols]: weights are a delta on it; empty: they are the matrix itself
 };
 
 struct BlockFold;   // ptq/layers/fold.h
@@ -44,6 +45,7 @@ struct QuantMethod {
   /// Changes the block to an equal one before anything of it is quantized; null: it stays as it is.
   std::vector<FoldReport> (*fold)(const BlockFold& block) = nullptr;
   bool shaped = false;  ///< wants InputStatistics::residual and MethodInput::output_factor
+  bool anchored = false;  ///< rounds deltas on an anchor too
 };
 
 std::span<const QuantMethod> quant_methods() noexcept;

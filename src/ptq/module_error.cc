@@ -31,6 +31,17 @@ ModuleError module_error(std::span<const float> weights, const QuantTensor& quan
   return error;
 }
 
+ModuleError module_error(std::span<const float> weights, std::span<const float> decoded) {
+  KEDGE_CHECK(weights.size() == decoded.size());
+  ModuleError error;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const double difference = double(weights[i]) - double(decoded[i]);
+    error.squared_error += difference * difference;
+    error.squared_weight += double(weights[i]) * double(weights[i]);
+  }
+  return error;
+}
+
 Json to_json(const ModuleError& error) {
   return {std::bit_cast<std::uint64_t>(error.squared_error), std::bit_cast<std::uint64_t>(error.squared_weight)};
 }

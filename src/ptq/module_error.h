@@ -20,6 +20,8 @@ struct ModuleError {
 
 /// weights: [rows, cols] of the quantized tensor.
 ModuleError module_error(std::span<const float> weights, const QuantTensor& quantized);
+/// The same for what was decoded already.
+ModuleError module_error(std::span<const float> weights, std::span<const float> decoded);
 
 /// As the bits of the sums: a resumed run prints what an undisturbed one prints.
 nlohmann::ordered_json to_json(const ModuleError& error);

@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "base/check.h"
+#include "io/wire/anchor_delta.h"
 #include "io/wire/wire.h"
 #include "kedge/error.h"
 
@@ -19,8 +20,9 @@ std::uint64_t bytes_of(DType dtype, const Shape& shape) {
 bool quantized_by_default(LinearRole role) { return role != LinearRole::router && role != LinearRole::lm_head; }
 
 // The scheme of one module: by role and allocation, then by the last override that matches; nullopt: none.
+// overridden: whether it was an override.
 std::optional<QuantArgs> choose_args(const LinearRef& linear, const Recipe& recipe, const Allocation* allocation,
-                                     std::vector<bool>& used) {
+                                     std::vector<bool>& used, bool& overridden) {
   std::optional<QuantArgs> args;
   if (quantized_by_default(linear.role)) args = recipe.scheme.weights;
   const Override* last = nullptr;
@@ -34,6 +36,7 @@ std::optional<QuantArgs> choose_args(const LinearRef& linear, const Recipe& reci
     args = override.scheme ? std::optional(override.scheme->weights) : std::nullopt;
     last = &override;
   }
+  overridden = last != nullptr;
   if (args && linear.role == LinearRole::router) {
     throw Error(ErrorCode::unsupported,
                 "the override \"" + last->pattern.text() + "\" would quantize the router " + linear.module,
@@ -80,7 +83,10 @@ PlannedModule plan_module(const Checkpoint& checkpoint, const LinearRef& linear,
                           const Allocation* allocation, std::vector<bool>& used) {
   PlannedModule module;
   module.linear = linear;
-  module.args = choose_args(linear, recipe, allocation, used);
+  bool overridden = false;
+  module.args = choose_args(linear, recipe, allocation, used, overridden);
+  const bool fits = module.args && linear.cols % module.args->group_size == 0;
+  if (linear.role == LinearRole::expert && !overridden && fits) module.anchor = recipe.scheme.anchor;
   module.scales = recipe.scale_dtype;
   const WeightData data = load_linear(checkpoint, linear);
   KEDGE_CHECK(std::holds_alternative<TensorView>(data));
@@ -90,7 +96,7 @@ PlannedModule plan_module(const Checkpoint& checkpoint, const LinearRef& linear,
     throw Error(ErrorCode::unsupported, "the weight of " + linear.module + " has type " + dtype_name(module.dtype),
                 "a floating-point type");
   }
-  if (module.args) {
+  if (module.args && !module.anchor) {
     const QuantArgs fitting = args_for_cols(*module.args, linear.cols);
     module.channel_fallback = fitting != *module.args;
     module.args = fitting;
@@ -104,11 +110,57 @@ std::vector<SafetensorsWriter::Entry> entries_of(const PlannedModule& module) {
   return compressed_tensors::entries(linear.module, *module.args, linear.rows, linear.cols, module.scale_dtype());
 }
 
+// The stacks that the modules with an anchor make up.
+void make_stacks(QuantPlan& plan, const ModelSpec& spec) {
+  std::map<std::string, std::size_t> at;
+  for (std::size_t i = 0; i < plan.modules.size(); ++i) {
+    const PlannedModule& module = plan.modules[i];
+    if (!module.anchor) continue;
+    const std::string name = stack_name(module.linear);
+    if (at.emplace(name, plan.stacks.size()).second) {
+      const AnchorDeltaArgs args{module.anchor->dtype, module.args->num_bits, module.args->group_size,
+                                 module.anchor->manifold};
+      check_args(args, module.linear.rows, module.linear.cols, name);
+      plan.stacks.push_back({name, module.linear.layer,
+                             {args, 0, module.linear.rows, module.linear.cols, args.manifold == Manifold::sphere}, {}});
+    }
+    PlannedStack& stack = plan.stacks[at[name]];
+    ++stack.shape.experts;
+    stack.modules.push_back(i);
+  }
+  for (const PlannedStack& stack : plan.stacks) {
+    const std::int64_t experts = spec.moe(stack.layer).router.num_experts;
+    if (stack.shape.experts == experts) continue;
+    throw Error(ErrorCode::usage,
+                "the overrides leave " + std::to_string(stack.shape.experts) + " of " + std::to_string(experts) +
+                    " experts of " + stack.name + " on the shared anchor",
+                "all experts of a projection, or none", "widen the override's pattern");
+  }
+}
+
+using LayerEntries = std::map<int, std::vector<SafetensorsWriter::Entry>>;
+
+void add_stacks(QuantPlan& plan, LayerEntries& layers) {
+  for (const PlannedStack& stack : plan.stacks) {
+    std::uint64_t bytes = 0;
+    for (SafetensorsWriter::Entry& entry : anchor_delta::entries(stack.name, stack.shape)) {
+      bytes += bytes_of(entry.dtype, entry.shape);
+      layers[stack.layer].push_back(std::move(entry));
+    }
+    const auto experts = static_cast<std::uint64_t>(stack.shape.experts);
+    for (const std::size_t i : stack.modules) plan.modules[i].output_bytes = bytes / experts;
+    plan.modules[stack.modules.front()].output_bytes += bytes % experts;
+    plan.output_bytes += bytes;
+  }
+}
+
 // Layers, ascending, packed into shards; what belongs to no layer comes first.
 void make_shards(QuantPlan& plan, std::uint64_t max_shard_bytes) {
-  std::map<int, std::vector<SafetensorsWriter::Entry>> layers;
+  LayerEntries layers;
+  add_stacks(plan, layers);
   for (std::size_t i = 0; i < plan.modules.size(); ++i) {
     PlannedModule& module = plan.modules[i];
+    if (module.anchor) continue;
     for (SafetensorsWriter::Entry& entry : entries_of(module)) {
       module.output_bytes += bytes_of(entry.dtype, entry.shape);
       plan.module_of[entry.name] = i;
@@ -183,7 +235,7 @@ std::vector<std::pair<QuantArgs, std::vector<std::size_t>>> QuantPlan::schemes(c
   std::vector<std::pair<QuantArgs, std::vector<std::size_t>>> out;
   out.push_back({first, {}});
   for (std::size_t i = 0; i < modules.size(); ++i) {
-    if (!modules[i].args) continue;
+    if (!modules[i].args || modules[i].anchor) continue;
     auto at = std::find_if(out.begin(), out.end(), [&](const auto& group) { return group.first == *modules[i].args; });
     if (at == out.end()) at = out.insert(at, {*modules[i].args, {}});
     at->second.push_back(i);
@@ -213,6 +265,11 @@ QuantPlan plan_quantization(const Checkpoint& checkpoint, const Recipe& recipe, 
     throw Error(ErrorCode::usage,
                 "the override pattern \"" + recipe.overrides[i].pattern.text() + "\" matches no module of this model",
                 plan.modules.empty() ? "" : "names such as \"" + plan.modules.front().linear.module + "\"");
+  }
+  make_stacks(plan, spec);
+  if (recipe.scheme.anchor && plan.stacks.empty()) {
+    throw Error(ErrorCode::usage, "the scheme " + recipe.scheme.name + " finds no experts that could share an anchor",
+                "a MoE model whose experts' rows are a multiple of the group", "choose a scheme such as w4a16-g64");
   }
   if (!any) throw Error(ErrorCode::usage, "the overrides leave no module to quantize");
   for (const TensorInfo& tensor : checkpoint.tensors()) {

@@ -18,6 +18,7 @@
 #include "model/classifier.h"
 #include "model/decoder.h"
 #include "ptq/allocation.h"
+#include "ptq/anchor/fit_stacks.h"
 #include "ptq/balance.h"
 #include "ptq/calibrate.h"
 #include "ptq/calibration_data.h"
@@ -137,6 +138,15 @@ struct Job {
   std::optional<CalibrationData> data;  ///< where it was needed before
 };
 
+Json stack_manifests(const LayerStore* store, int num_layers) {
+  Json stacks = Json::object();
+  for (int layer = 0; store != nullptr && layer < num_layers; ++layer) {
+    const Json of_layer = store->stacks(layer);
+    for (const auto& [name, manifest] : of_layer.items()) stacks[name] = manifest;
+  }
+  return stacks;
+}
+
 std::vector<std::string> layer_logs(const LayerStore* store, int num_layers) {
   std::vector<std::string> logs;
   for (int layer = 0; store != nullptr && layer < num_layers; ++layer) logs.push_back(store->log(layer));
@@ -150,20 +160,23 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
   const auto data = job.data ? job.data : calibration_data(job.options, job.recipe, job.checkpoint, threads);
   const fs::path destination = resolved(job.options.destination);
   // Results of finished layers stand beside the shards until the checkpoint is complete.
-  check_space(destination, destination.string() + ".partial", job.plan.output_bytes * (data ? 2 : 1));
+  const bool by_layer = data || !job.plan.stacks.empty();
+  check_space(destination, destination.string() + ".partial", job.plan.output_bytes * (by_layer ? 2 : 1));
   note("hashing " + job.options.source.string());
   report.source_hash = job.checkpoint.content_hash();
   CheckpointWriter writer(destination, job.plan.shards,
                           plan_hash(job.plan, report.source_hash, job.recipe, data ? &*data : nullptr));
-  const std::string config = quantized_config(job.checkpoint, job.plan, job.recipe);
   std::optional<LayerStore> store;
-  if (data) store.emplace(job.checkpoint, job.plan, writer.folder(), parse_json(config, "config.json"));
+  if (by_layer) {
+    store.emplace(job.checkpoint, job.plan, writer.folder(),
+                  Json{{"quantization_config", plain_quantization(job.checkpoint, job.plan, job.recipe)}});
+  }
   const std::vector<std::string> scratch = scratch_files(job.plan, store ? &*store : nullptr, spec.num_hidden_layers);
   const auto finish = [&] {
     for (const std::string& name : scratch) fs::remove(writer.folder() / name);
     writer.finish();
   };
-  if (data && writer.is_complete()) {
+  if (by_layer && writer.is_complete()) {
     // A run that was stopped at its very end: nobody has heard its warnings yet.
     const Json done = read_json(writer.folder() / "kedge.manifest.json");
     int layer = 0;
@@ -175,13 +188,16 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
     std::unique_ptr<LayerTuner> tuner;
     if (find_quant_method(job.recipe.method).needs == MethodNeeds::torch) tuner = job.tuners->make(job.recipe, *data);
     quantize_layers({job.checkpoint, job.plan, job.recipe, *data, job.options.cache_dir, threads, tuner.get()}, *store);
+  } else if (by_layer) {
+    fit_stacks(job.checkpoint, job.plan, job.recipe, threads, *store);
   }
   const ShardsWritten written =
       write_shards({job.checkpoint, job.plan, job.recipe, writer, threads, store ? &*store : nullptr});
   errors = written.errors;
   report.shards_resumed = written.resumed;
   for (const fs::path& file : side_files(job.options.source)) writer.copy_file(file);
-  writer.write_file("config.json", config);
+  writer.write_file("config.json", quantized_config(job.checkpoint, job.plan, job.recipe,
+                                                    stack_manifests(store ? &*store : nullptr, spec.num_hidden_layers)));
   writer.write_file("kedge.manifest.json",
                     manifest({job.checkpoint, report.source_hash, job.plan, job.recipe, errors, data ? &*data : nullptr,
                               layer_logs(store ? &*store : nullptr, spec.num_hidden_layers)}));
@@ -204,6 +220,7 @@ QuantizeReport make_report(const QuantizeOptions& options, const Checkpoint& che
   report.method = recipe.method;
   report.model_type = model_spec(checkpoint).model_type;
   report.recipe_hash = recipe.hash();
+  report.kedge_only = !plan.stacks.empty();
   report.allocation = plan.allocation;
   report.dry_run = options.dry_run;
   report.shards = static_cast<std::int64_t>(plan.shards.size());

@@ -20,6 +20,7 @@ constexpr std::array<SchemePreset, 6> kPresets{{
 }};
 
 constexpr int kDefaultGroup = 128;
+constexpr int kAnchorGroup = 64;
 
 char to_lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
@@ -68,6 +69,26 @@ bool parse_input_activations(std::string_view text, QuantScheme& scheme) {
   return true;
 }
 
+bool parse_anchor(std::string_view text, QuantScheme& scheme) {
+  if (!take(text, "anchor-int") || !take_int(text, scheme.weights.num_bits)) return false;
+  if (scheme.weights.num_bits != 2 && scheme.weights.num_bits != 4) return false;
+  int group = kAnchorGroup;
+  if (take(text, "-g") && !take_int(text, group)) return false;
+  if (group != 32 && group != 64 && group != 128) return false;
+  scheme.weights.group_size = group;
+  SharedAnchor anchor;
+  if (take(text, "-int8")) {
+    anchor.dtype = DType::i8;
+  } else if (take(text, "-bf16")) {
+    anchor.dtype = DType::bf16;
+  } else {
+    take(text, "-fp16");
+  }
+  if (take(text, "-sphere")) anchor.manifold = Manifold::sphere;
+  scheme.anchor = anchor;
+  return text.empty();
+}
+
 }  // namespace
 
 const char* strategy_name(QuantStrategy strategy) noexcept {
@@ -79,12 +100,19 @@ std::span<const SchemePreset> scheme_presets() noexcept { return kPresets; }
 QuantScheme parse_scheme(std::string_view name) {
   QuantScheme scheme;
   if (parse_input_activations(normalized(name), scheme)) return scheme;
+  if (parse_anchor(normalized(name), scheme)) {
+    scheme.name = scheme_name(scheme.weights, *scheme.anchor);
+    return scheme;
+  }
+  scheme = {};
   if (!parse_name(normalized(name), scheme.weights)) {
     std::string presets;
     for (const SchemePreset& preset : kPresets) presets += (presets.empty() ? "" : ", ") + std::string(preset.name);
     throw Error(
         ErrorCode::usage, "\"" + std::string(name.substr(0, 80)) + "\" is not a quantization scheme",
-        "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], w8a8-dynamic, w8a8-static or a preset (" + presets + ")",
+        "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], anchor-int<4|2>[-g32|-g64|-g128][-fp16|-bf16|-int8][-sphere], "
+        "w8a8-dynamic, w8a8-static or a preset (" +
+            presets + ")",
         "try w4a16-g128");
   }
   scheme.name = scheme_name(scheme.weights);
@@ -99,6 +127,22 @@ QuantScheme parse_weight_scheme(std::string_view name) {
                 "run the model with --activations int8, which quantizes its inputs as they come");
   }
   return scheme;
+}
+
+QuantScheme parse_matrix_scheme(std::string_view name) {
+  QuantScheme scheme = parse_weight_scheme(name);
+  if (scheme.anchor) {
+    throw Error(ErrorCode::unsupported, "the scheme " + scheme.name + " is for all experts of a layer together",
+                "a scheme for one matrix, as w4a16-g64", "give it as the scheme of the whole model");
+  }
+  return scheme;
+}
+
+std::string scheme_name(const QuantArgs& deltas, const SharedAnchor& anchor) {
+  std::string name = "anchor-int" + std::to_string(deltas.num_bits) + "-g" + std::to_string(deltas.group_size);
+  if (anchor.dtype != DType::f16) name += anchor.dtype == DType::i8 ? "-int8" : "-bf16";
+  if (anchor.manifold == Manifold::sphere) name += "-sphere";
+  return name;
 }
 
 std::string scheme_name(const QuantArgs& args) {

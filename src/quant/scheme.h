@@ -4,12 +4,20 @@
 // Without a group part the group is 128, as in the presets of compressed-tensors 0.20 (W4A16, W8A16,
 // W4A16_ASYM, ...), so that "W4A16", "w4a16" and "w4a16-g128" are one scheme. Names of any case are read; '_' is '-'.
 // Two names more have int8 weights, one scale per output, and int8 inputs: w8a8-dynamic (the preset W8A8), w8a8-static.
+//
+// anchor-int<4|2>[-g32|-g64|-g128][-fp16|-bf16|-int8][-sphere]: the experts of a layer share an anchor of that type
+// (fp16) and have deltas of those bits, in groups of 64 (quant/anchor_delta.h); with -sphere their rows are put back to
+// their norms. Matrices that are no experts get the deltas' bits and group: anchor-int4-g64 has w4a16-g64 for them.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "quant/manifold.h"
+#include "tensor/dtype.h"
 
 namespace kedge {
 
@@ -38,10 +46,19 @@ enum class InputActivations {
   static_tensor,  ///< one for all rows, found by calibration
 };
 
+/// What experts share; their deltas have the scheme's bits and group.
+struct SharedAnchor {
+  DType dtype = DType::f16;            ///< f16, bf16, or i8: 8 bits in the deltas' groups
+  Manifold manifold = Manifold::none;  ///< none, or sphere: rows keep the norms that they had
+
+  bool operator==(const SharedAnchor&) const = default;
+};
+
 struct QuantScheme {
   std::string name;  ///< canonical: "w4a16-g128"
   QuantArgs weights;
   InputActivations input_activations = InputActivations::none;
+  std::optional<SharedAnchor> anchor = {};  ///< of the experts of each MoE layer
 };
 
 struct SchemePreset {
@@ -55,8 +72,12 @@ std::span<const SchemePreset> scheme_presets() noexcept;
 QuantScheme parse_scheme(std::string_view name);
 /// The same for where only weights are quantized: Error(unsupported) for schemes that quantize inputs.
 QuantScheme parse_weight_scheme(std::string_view name);
+/// The same for a matrix by itself: Error(unsupported) for schemes with a shared anchor too.
+QuantScheme parse_matrix_scheme(std::string_view name);
 /// Canonical, with the group part always spelled out: "w4a16-g128", "w8a16-channel".
 std::string scheme_name(const QuantArgs& args);
+/// The same for deltas on an anchor: "anchor-int4-g64", "anchor-int2-g32-int8-sphere".
+std::string scheme_name(const QuantArgs& deltas, const SharedAnchor& anchor);
 /// The same scheme for a row of `cols` inputs: channel where the group does not divide it.
 QuantArgs args_for_cols(const QuantArgs& args, std::int64_t cols) noexcept;
 /// Stored bits per weight of a [rows, cols] matrix: codes + scales of scale_bits + zero points.

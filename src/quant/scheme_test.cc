@@ -38,10 +38,32 @@ TEST(Scheme, NamesRoundTrip) {
   }
 }
 
+TEST(Scheme, NamesOfSharedAnchorsRoundTrip) {
+  for (const int bits : {2, 4}) {
+    for (const std::int64_t group : {32, 64, 128}) {
+      for (const DType dtype : {DType::f16, DType::bf16, DType::i8}) {
+        for (const Manifold manifold : {Manifold::none, Manifold::sphere}) {
+          const QuantArgs args{bits, true, QuantStrategy::group, group};
+          const QuantScheme scheme = parse_scheme(scheme_name(args, {dtype, manifold}));
+          EXPECT_EQ(scheme.weights, args);
+          EXPECT_EQ(scheme.anchor, (SharedAnchor{dtype, manifold})) << scheme.name;
+        }
+      }
+    }
+  }
+  EXPECT_EQ(parse_scheme("ANCHOR_INT4").name, "anchor-int4-g64");
+  EXPECT_EQ(parse_scheme("anchor-int2-g32-fp16").name, "anchor-int2-g32");
+  EXPECT_FALSE(parse_scheme("w4a16").anchor.has_value());
+  EXPECT_EQ(parse_weight_scheme("anchor-int4").name, "anchor-int4-g64");
+  EXPECT_THROW(parse_matrix_scheme("anchor-int4"), Error);
+  EXPECT_THROW(parse_matrix_scheme("w8a8-static"), Error);
+}
+
 TEST(Scheme, RejectsOtherNames) {
   for (const char* name : {"", "w", "w4", "w4a8", "w5a16", "w4a16-g", "w4a16-g48", "w4a16-g-32", "w4a16-g128-",
                            "w4a16-asym-g128", "w4a16-g128-asym ", "w-4a16", "w4a8-dynamic", "w8a8-g128",
-                           "w8a8-static-asym", "w99999999999999a16", "q4_k_m", "w4a16-g128-channel"}) {
+                           "w8a8-static-asym", "w99999999999999a16", "q4_k_m", "w4a16-g128-channel", "anchor-int3", "anchor-int4-g48",
+                           "anchor-int4-g64-sphere-int8", "anchor-int4-fp32", "anchor", "anchor-int"}) {
     try {
       parse_scheme(name);
       ADD_FAILURE() << name << " was read";

@@ -102,7 +102,7 @@ std::optional<Group> parse_group(const std::string& name, const Json& value, con
   Group group;
   if (value.is_array()) {  // a preset's name with its targets
     try {
-      group.args = parse_weight_scheme(name).weights;
+      group.args = parse_matrix_scheme(name).weights;
     } catch (const Error&) {
       unsupported(where, "the preset \"" + name.substr(0, 40) + "\"");
     }

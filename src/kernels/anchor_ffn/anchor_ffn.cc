@@ -1,11 +1,29 @@
 #include "kernels/anchor_ffn/anchor_ffn.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "kernels/moe_ffn/combine.h"
 #include "kernels/swiglu/activation.h"
 #include "kernels/swiglu/swiglu.h"
 
 namespace kedge {
+namespace {
+
+/// x [T, H] -> [P, H] in the permutation's order, in the caller's arena scope.
+const float* copy_rows(const ExecContext& ctx, const float* x, const TokenPermutation& permutation,
+                       std::int64_t hidden) {
+  const auto pairs = static_cast<std::int64_t>(permutation.token.size());
+  float* out = ctx.scratch.take<float>(pairs * hidden);
+  ctx.threads.parallel_for(pairs, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t p = begin; p < end; ++p) {
+      std::copy_n(x + permutation.token[static_cast<std::size_t>(p)] * hidden, hidden, out + p * hidden);
+    }
+  });
+  return out;
+}
+
+}  // namespace
 
 void combine_pairs(const ExecContext& ctx, const float* pairs, const TokenPermutation& permutation,
                    const float* weights, std::int64_t size, float* y, Isa isa) {
@@ -21,14 +39,17 @@ void combine_pairs(const ExecContext& ctx, const float* pairs, const TokenPermut
 }
 
 void anchor_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& permutation, const float* weights,
-                const AnchorFfnDesc& desc, const AnchorFfnWeights& experts, float* y, Isa isa) {
+                const AnchorFfnDesc& desc, const AnchorFfnWeights& experts, float* y, const AnchorFfnOptions& options) {
   KEDGE_CHECK(experts.up.experts() == desc.num_experts && experts.down.experts() == desc.num_experts);
   KEDGE_CHECK(!desc.gated || experts.gate.experts() == desc.num_experts);
   if (permutation.tokens == 0) return;
   ArenaScope scope(ctx.scratch);
   const std::int64_t pairs = permutation.tokens * permutation.top_k, size = desc.intermediate_size;
-  const GroupedRows in{x, permutation.tokens, permutation.token, permutation.offsets};
-  float* h = ctx.scratch.take<float>(pairs * size);
+  const Isa isa = options.isa;
+  GroupedRows in{x, permutation.tokens, permutation.token, permutation.offsets};
+  if (options.rows == ExpertRows::copied)
+    in = {copy_rows(ctx, x, permutation, desc.hidden_size), pairs, {}, permutation.offsets};
+  float* h = options.intermediate != nullptr ? options.intermediate : ctx.scratch.take<float>(pairs * size);
   float* out = ctx.scratch.take<float>(pairs * desc.hidden_size);
   if (desc.gated) {
     float* up = ctx.scratch.take<float>(pairs * size);
@@ -41,6 +62,39 @@ void anchor_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& 
   }
   anchor_gemm_grouped(ctx, {h, pairs, {}, permutation.offsets}, experts.down, out);
   combine_pairs(ctx, out, permutation, weights, desc.hidden_size, y, isa);
+}
+
+std::size_t AnchorFfnWeights::active_bytes(std::int64_t top_k) const noexcept {
+  std::size_t bytes = 0;
+  for (const PackedExpertMatrices* w : {&gate, &up, &down}) {
+    if (w->experts() == 0) continue;
+    const std::size_t anchor = w->anchor_.num_bytes();
+    bytes +=
+        anchor + (w->num_bytes() - anchor) / static_cast<std::size_t>(w->experts()) * static_cast<std::size_t>(top_k);
+  }
+  return bytes;
+}
+
+std::string explain_anchor_ffn(const AnchorFfnDesc& desc, const AnchorFfnWeights& experts, std::int64_t tokens) {
+  std::string text;
+  const auto add = [&](const char* name, const PackedExpertMatrices& w, const char* per) {
+    if (w.experts() == 0) return;
+    text += std::string("  ") + name + ": ";
+    if (w.has_anchor()) {
+      text +=
+          std::string("split, x A^T once per ") + per +
+          " and x D^T per expert (fused into one matrix per expert: " + "refused, 32 bits per weight where these are " +
+          std::to_string(w.num_bytes() * 8 / static_cast<std::size_t>(w.experts() * w.n() * w.k())) + ")\n" +
+          explain_gemm(w.anchor_.desc_, w.anchor_.options_, tokens);
+    } else {
+      text += "one matrix per expert, nothing is shared or the anchor is decoded into it at load\n";
+    }
+    text += explain_gemm(w.parts_.front().desc_, w.parts_.front().options_, tokens);
+  };
+  add("gate", experts.gate, "token");
+  add("up", experts.up, "token");
+  add("down", experts.down, "pair of token and expert");
+  return text;
 }
 
 }  // namespace kedge

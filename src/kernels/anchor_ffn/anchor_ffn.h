@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/exec.h"
 #include "kernels/anchor_gemm/anchor_gemm.h"
@@ -26,11 +27,29 @@ struct AnchorFfnDesc {
 struct AnchorFfnWeights {
   PackedExpertMatrices gate;      ///< [E, I, H]; empty unless gated
   PackedExpertMatrices up, down;  ///< [E, I, H], [E, H, I]
+
+  std::size_t num_bytes() const noexcept { return gate.num_bytes() + up.num_bytes() + down.num_bytes(); }
+  /// Read for one token of k experts: anchors whole, of deltas and plain matrices k of E.
+  std::size_t active_bytes(std::int64_t top_k) const noexcept;
+};
+
+/// How experts get their rows of x; the same bits either way.
+enum class ExpertRows : std::uint8_t {
+  in_place,  ///< gathered where they lie: no batch per expert
+  copied,  ///< a batch [P, H] in the permutation's order is written first, as a layer without a gathering product does
+};
+
+struct AnchorFfnOptions {
+  Isa isa = Isa::scalar;
+  float* intermediate = nullptr;  ///< receives h [P, I] in the permutation's order; may be null
+  ExpertRows rows = ExpertRows::in_place;
 };
 
 /// x, y: [T, H]; weights: [T, k].
 void anchor_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& permutation, const float* weights,
-                const AnchorFfnDesc& desc, const AnchorFfnWeights& experts, float* y, Isa isa);
+                const AnchorFfnDesc& desc, const AnchorFfnWeights& experts, float* y, const AnchorFfnOptions& options);
+/// Which form each matrix has, why, and the kernels that serve it.
+std::string explain_anchor_ffn(const AnchorFfnDesc& desc, const AnchorFfnWeights& experts, std::int64_t tokens);
 
 /// y[t] = sum over slots of weights[t, s] pairs[pair_of[t, s]], a chain as above. pairs: [P, size]; y: [T, size].
 void combine_pairs(const ExecContext& ctx, const float* pairs, const TokenPermutation& permutation,

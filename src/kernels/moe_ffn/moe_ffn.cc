@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "kernels/anchor_ffn/anchor_ffn.h"
 #include "kernels/moe_ffn/rows.h"
 
 namespace kedge {
@@ -18,14 +19,32 @@ std::size_t slab_bytes(const ExpertWeights& e) {
   return round_up(e.gate.bytes_) + round_up(e.up.bytes_) + round_up(e.down.bytes_);
 }
 
+constexpr const char* kAnchored = "the experts share anchors";
+
+const char* refuse_anchor(const ExpertFfnDesc&, const PackedExperts& experts) {
+  return experts.anchored() == nullptr ? "the experts share no anchor" : nullptr;
+}
 const char* refuse_fused(const ExpertFfnDesc&, const PackedExperts& experts) {
+  if (experts.anchored() != nullptr) return kAnchored;
   return experts_isa(experts) == Isa::scalar ? "has no scalar kernels" : nullptr;
 }
-const char* refuse_nothing(const ExpertFfnDesc&, const PackedExperts&) { return nullptr; }
+const char* refuse_reference(const ExpertFfnDesc&, const PackedExperts& experts) {
+  return experts.anchored() != nullptr ? kAnchored : nullptr;
+}
+
+AnchorFfnDesc anchor_desc(const ExpertFfnDesc& d) {
+  return {d.num_experts, d.hidden_size, d.intermediate_size, d.activation, true};
+}
+
+void moe_ffn_anchor(const ExecContext& ctx, const MoeFfnCall& call) {
+  anchor_ffn(ctx, call.x, *call.permutation, call.weights, anchor_desc(*call.desc), *call.experts->anchored(), call.y,
+             {call.experts->isa(), call.intermediate});
+}
 
 constexpr MoeFfnRow kRows[] = {
+    {"anchor", refuse_anchor, moe_ffn_anchor},
     {"fused", refuse_fused, moe_ffn_fused},
-    {"reference", refuse_nothing, moe_ffn_reference},
+    {"reference", refuse_reference, moe_ffn_reference},
 };
 
 const MoeFfnRow& select_row(const ExpertFfnDesc& desc, const PackedExperts& experts) {
@@ -34,7 +53,8 @@ const MoeFfnRow& select_row(const ExpertFfnDesc& desc, const PackedExperts& expe
       return row;
     }
   }
-  return kRows[1];
+  KEDGE_CHECK(!"experts that no row serves");
+  return kRows[2];
 }
 
 }  // namespace
@@ -48,6 +68,11 @@ PackedExperts::PackedExperts(std::int64_t count, ExpertWeights first)
     : experts_(static_cast<std::size_t>(count)), stride_(slab_bytes(first)) {
   slab_ = Buffer(stride_ * experts_.size());
   set(0, std::move(first));
+}
+
+PackedExperts::PackedExperts(std::unique_ptr<AnchorFfnWeights> anchored, Isa isa)
+    : anchored_(std::move(anchored)), isa_(isa) {
+  KEDGE_CHECK(anchored_ != nullptr && anchored_->up.experts() > 0);
 }
 
 void PackedExperts::set(std::int64_t expert, ExpertWeights weights) {
@@ -68,9 +93,17 @@ void PackedExperts::set(std::int64_t expert, ExpertWeights weights) {
   }
 }
 
-std::int64_t PackedExperts::size() const noexcept { return static_cast<std::int64_t>(experts_.size()); }
+std::int64_t PackedExperts::size() const noexcept {
+  return anchored_ ? anchored_->up.experts() : static_cast<std::int64_t>(experts_.size());
+}
+
+std::size_t PackedExperts::active_bytes(std::int64_t top_k) const noexcept {
+  if (anchored_) return anchored_->active_bytes(top_k);
+  return num_bytes() / experts_.size() * static_cast<std::size_t>(top_k);
+}
 
 std::size_t PackedExperts::num_bytes() const noexcept {
+  if (anchored_) return anchored_->num_bytes();
   std::size_t bytes = slab_.size();
   for (const ExpertWeights& e : experts_) {
     bytes += e.gate.storage_.size() + e.up.storage_.size() + e.down.storage_.size();
@@ -97,7 +130,7 @@ void combine_experts(const ExecContext& ctx, const float* pairs, const TokenPerm
   });
 }
 
-Isa experts_isa(const PackedExperts& experts) noexcept { return experts[0].gate.options_.isa; }
+Isa experts_isa(const PackedExperts& experts) noexcept { return experts.isa(); }
 
 std::span<const MoeFfnRow> moe_ffn_table() noexcept { return kRows; }
 
@@ -123,6 +156,7 @@ std::string explain_moe_ffn(const ExpertFfnDesc& desc, const PackedExperts& expe
       break;
     }
   }
+  if (experts.anchored() != nullptr) return text + explain_anchor_ffn(anchor_desc(desc), *experts.anchored(), tokens);
   const ExpertWeights& first = experts[0];
   return text + explain_gemm(first.gate.desc_, first.gate.options_, tokens) +
          explain_gemm(first.down.desc_, first.down.options_, tokens);

@@ -39,6 +39,8 @@ struct ExpertWeights {
   PackedWeight gate, up, down;
 };
 
+struct AnchorFfnWeights;  // kernels/anchor_ffn/anchor_ffn.h
+
 /// All experts of a layer in the layouts chosen for them, in one slab: an expert's matrix is often smaller than a huge
 /// page. Filled expert by expert, so that a layer never stands in memory twice. Opaque outside src/kernels.
 class PackedExperts {
@@ -49,18 +51,27 @@ class PackedExperts {
   PackedExperts& operator=(PackedExperts&&) noexcept;
   /// Takes a slab for `count` experts of the size of `first`, which becomes expert 0.
   PackedExperts(std::int64_t count, ExpertWeights first);
+  /// Gated experts that share anchors; nothing is set() on them. isa: what they were packed for.
+  PackedExperts(std::unique_ptr<AnchorFfnWeights> anchored, Isa isa);
   /// Moves an expert into the slab; one of another size (mixed bits) keeps memory of its own. May be called for
   /// different experts from several threads at once; every expert must be set before the first use.
   void set(std::int64_t expert, ExpertWeights weights);
 
   std::int64_t size() const noexcept;
   std::size_t num_bytes() const noexcept;
+  /// Read for one token of k experts.
+  std::size_t active_bytes(std::int64_t top_k) const noexcept;
+  /// Not of anchored ones.
   const ExpertWeights& operator[](std::int64_t expert) const noexcept;
+  const AnchorFfnWeights* anchored() const noexcept { return anchored_.get(); }
+  Isa isa() const noexcept { return anchored_ ? isa_ : experts_.front().gate.options_.isa; }
 
  private:
   std::vector<ExpertWeights> experts_;
   Buffer slab_;
   std::size_t stride_ = 0;  ///< bytes of one expert in the slab
+  std::unique_ptr<AnchorFfnWeights> anchored_;  ///< null: they share nothing
+  Isa isa_ = Isa::scalar;
 };
 
 /// x, y: [T, H]; weights: [T, k]. intermediate (may be null): receives h [P, I] in the permutation's order.

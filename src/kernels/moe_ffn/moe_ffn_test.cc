@@ -147,6 +147,7 @@ TEST(MoeFfn, RowsEqualTheScalarReferenceBitForBit) {
       for (Isa isa : available_isas()) {
         const PackedExperts experts = make_experts(s, {isa, Numerics::consistent, activations});
         for (const MoeFfnRow& row : moe_ffn_table()) {
+          if (row.run != moe_ffn_reference && row.refusal(desc, experts) != nullptr) continue;
           for (ThreadPool* threads : {&one, &two, &three}) {
             std::vector<float> y(x.size(), -1.0f), again(x.size(), -1.0f), inner(h.size(), -1.0f);
             MoeFfnCall call{x.data(), &permutation, routing.weights.data(), &desc, &experts, y.data(), nullptr};

@@ -32,6 +32,7 @@ struct LayerInput {
 
 struct LayerOutput {
   std::map<std::string, QuantTensor, std::less<>> weights;  ///< by canonical module
+  std::map<std::string, std::shared_ptr<const AnchorDelta>, std::less<>> stacks;  ///< by stack_name()
   std::map<std::string, Tensor, std::less<>> replaced;      ///< by canonical tensor name, fp32, representable in the
                                                             ///< dtype that the file has for it
   std::string log = "{}";  ///< a JSON object for the manifest (docs/formats/manifest.md)

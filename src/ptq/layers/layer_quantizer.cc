@@ -8,6 +8,7 @@
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "kedge/error.h"
+#include "ptq/anchor/stack_quantizer.h"
 #include "ptq/layers/fold.h"
 #include "ptq/layers/input_groups.h"
 #include "ptq/layers/layer.h"
@@ -28,7 +29,10 @@ class LayerQuantizer {
       : input_(input),
         method_(find_quant_method(input.recipe.method)),
         pass_(input.spec, input.layer, original.sequences(), original.seqlen(), input.options, input.threads),
-        overlay_(input.source),
+        aligned_(input.source),
+        aligned_input_{input.spec,    input.layer,   aligned_,   input.modules, input.recipe,
+                       input.options, input.threads, input.kept, input.metric},
+        overlay_(static_cast<const WeightSource&>(aligned_)),
         original_(original),
         quantized_(quantized) {}
 
@@ -47,6 +51,8 @@ class LayerQuantizer {
   void fold(std::size_t block);
   void quantize_block(std::size_t block);
   void quantize_module(const PlannedModule& module, const InputStatistics* inputs, const float* output_factor);
+  /// The projections of the wave whose experts share anchors. statistics: [groups of the wave], or empty.
+  void quantize_stacks(const Wave& wave, const std::vector<InputStatistics>& statistics, const float* output_factor);
   void check_coverage(std::size_t block);
   void refit(std::size_t block);
   void advance(std::size_t block);
@@ -55,6 +61,8 @@ class LayerQuantizer {
   const LayerInput& input_;
   const QuantMethod& method_;
   LayerPass pass_;
+  OverlaySource aligned_;      ///< the original with its experts' hidden units in another order, for a scheme with anchors
+  LayerInput aligned_input_;   ///< what is observed and quantized: hidden units of both paths are then the same ones
   OverlaySource overlay_;
   HiddenStates& original_;
   HiddenStates& quantized_;
@@ -64,6 +72,7 @@ class LayerQuantizer {
 
 void LayerQuantizer::take(const LayerOutput& output) {
   for (const auto& [module, weight] : output.weights) overlay_.set(module, weight);
+  for (const auto& [name, stack] : output.stacks) overlay_.set_stack(name, stack);
   for (const auto& [name, values] : output.replaced) {
     Tensor copy(DType::f32, values.shape());
     std::copy_n(values.data<float>(), values.size(), copy.data<float>());
@@ -92,9 +101,25 @@ void LayerQuantizer::quantize_module(const PlannedModule& module, const InputSta
   out_.weights.insert_or_assign(linear.canonical, std::move(quantized));
 }
 
+void LayerQuantizer::quantize_stacks(const Wave& wave, const std::vector<InputStatistics>& statistics,
+                                     const float* output_factor) {
+  std::map<std::string, StackJob> jobs;
+  for (std::size_t g = 0; g < wave.size(); ++g) {
+    for (const PlannedModule* module : wave[g].modules) {
+      if (!module->anchor) continue;
+      StackJob& job = jobs[stack_name(module->linear)];
+      job.modules.push_back(module);
+      if (!statistics.empty()) job.statistics.push_back(&statistics[g]);
+      if (wave[g].writes_residual) job.output_factor = output_factor;
+    }
+  }
+  const ExecContext ctx = pass_.context();
+  for (const auto& [name, job] : jobs) quantize_stack(aligned_input_, ctx, job, overlay_, out_, log_);
+}
+
 // Experts that calibration did not reach, before any of them is quantized.
 void LayerQuantizer::check_coverage(std::size_t block) {
-  const Observation observation{input_, pass_, overlay_, block, original_, quantized_, false};
+  const Observation observation{aligned_input_, pass_, overlay_, block, original_, quantized_, false};
   const std::vector<std::int64_t> counts = count_expert_tokens(observation);
   log_["expert_tokens"] = counts;
   std::int64_t starved = 0;
@@ -117,6 +142,7 @@ void LayerQuantizer::fold(std::size_t block) {
 
 void LayerQuantizer::quantize_block(std::size_t block) {
   const bool needs_data = method_.needs != MethodNeeds::nothing;
+  if (is_moe(block) && input_.recipe.scheme.anchor) align_layer(aligned_input_, pass_.context(), aligned_, log_);
   if (needs_data && is_moe(block)) check_coverage(block);
   std::vector<float> factor;
   if (input_.metric != nullptr) {
@@ -126,14 +152,17 @@ void LayerQuantizer::quantize_block(std::size_t block) {
     throw_if_interrupted();
     std::vector<InputStatistics> statistics;
     if (needs_data) {
-      const Observation observation{input_,     pass_,      overlay_,           block,
-                                    original_, quantized_, method_.asymmetric, method_.shaped};
+      const Observation observation{aligned_input_, pass_,      overlay_,           block,
+                                    original_,      quantized_, method_.asymmetric, method_.shaped};
       statistics = observe(observation, wave);
     }
+    const float* outputs = factor.empty() ? nullptr : factor.data();
+    quantize_stacks(wave, statistics, outputs);
     for (std::size_t g = 0; g < wave.size(); ++g) {
       for (const PlannedModule* module : wave[g].modules) {
+        if (module->anchor) continue;
         quantize_module(*module, needs_data ? &statistics[g] : nullptr,
-                        wave[g].writes_residual && !factor.empty() ? factor.data() : nullptr);
+                        wave[g].writes_residual ? outputs : nullptr);
       }
       if (needs_data) statistics[g] = {};  // as large as the weights themselves
     }

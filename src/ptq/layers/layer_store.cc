@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/json.h"
+#include "io/wire/anchor_delta.h"
 #include "kedge/error.h"
 
 namespace kedge {
@@ -37,7 +38,7 @@ LayerStore::LayerStore(const Checkpoint& checkpoint, const QuantPlan& plan, std:
       family_(family_of(checkpoint.config(), (checkpoint.directory() / "config.json").string())),
       folder_(std::move(folder)),
       format_(make_wire_format(config, "config.json")) {
-  KEDGE_CHECK(format_ != nullptr);
+  KEDGE_CHECK(format_ != nullptr || !plan.stacks.empty());
 }
 LayerStore::~LayerStore() = default;
 
@@ -69,6 +70,14 @@ void LayerStore::write(int layer, const LayerOutput& output) {
       bytes[entry.name] = compressed_tensors::serialize(at->second, std::string_view(entry.name).substr(name.size()));
     }
   }
+  Json stacks = Json::object();
+  for (const auto& [name, stack] : output.stacks) {
+    stacks[name] = anchor_delta::manifest(*stack);
+    for (const auto& entry : anchor_delta::entries(name, stack->shape())) {
+      entries.push_back(entry);
+      bytes[entry.name] = anchor_delta::serialize(*stack, std::string_view(entry.name).substr(name.size()));
+    }
+  }
   for (const auto& [canonical, values] : output.replaced) {
     const std::string name = file_tensor_name(canonical);
     const TensorView source = checkpoint_.tensor(name, values.shape());
@@ -77,7 +86,7 @@ void LayerStore::write(int layer, const LayerOutput& output) {
     data.resize(source.num_bytes());
     convert_from_float(source.dtype, values.data<float>(), values.size(), data.data());
   }
-  SafetensorsWriter writer(folder_ / file_name(layer), entries, {{"log", output.log}});
+  SafetensorsWriter writer(folder_ / file_name(layer), entries, {{"log", output.log}, {"stacks", stacks.dump()}});
   for (const auto& entry : writer.order()) writer.write(entry.name, bytes[entry.name].data(), bytes[entry.name].size());
   writer.finish();
 }
@@ -88,9 +97,15 @@ LayerOutput LayerStore::read(int layer) const {
   LayerOutput output;
   std::map<std::string, bool> seen;
   for (const PlannedModule& module : plan_.modules) {
-    if (module.linear.layer != layer || !module.args) continue;
+    if (module.linear.layer != layer || !module.args || module.anchor) continue;
     output.weights.emplace(module.linear.canonical, format_->read(lookup, module.linear.module));
     for (const char* suffix : format_->suffixes()) seen[module.linear.module + suffix] = true;
+  }
+  const Json manifests = stacks(layer);
+  for (const auto& [name, manifest] : manifests.items()) {
+    output.stacks.emplace(
+        name, std::make_shared<const AnchorDelta>(anchor_delta::read(lookup, name, manifest, file_name(layer))));
+    for (const char* suffix : anchor_delta::kSuffixes) seen[name + suffix] = true;
   }
   for (const TensorInfo& tensor : layer_file.header().tensors) {
     if (seen.contains(tensor.name)) continue;
@@ -108,6 +123,12 @@ std::string LayerStore::log(int layer) const {
                 "remove the partial folder and start over");
   }
   return at->second;
+}
+
+Json LayerStore::stacks(int layer) const {
+  const auto& metadata = file(layer).header().metadata;
+  const auto at = metadata.find("stacks");
+  return at == metadata.end() ? Json::object() : parse_json(at->second, "the stacks of a layer");
 }
 
 std::optional<TensorView> LayerStore::find(std::string_view tensor) const {

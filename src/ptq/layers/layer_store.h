@@ -1,7 +1,7 @@
 // Results of finished layers in the partial folder, so that a killed run loses one layer at most.
 //
 // "kedge.layer-00003.safetensors" holds the layer's tensors as the checkpoint will have them (names and bytes of the
-// file) and, as metadata "log", LayerOutput::log. They are scratch files: gone when the checkpoint is complete.
+// file) and, as metadata, "log", LayerOutput::log, and "stacks", the manifests of its stacks with anchors. They are scratch files: gone when the checkpoint is complete.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,8 @@ namespace kedge {
 
 class LayerStore {
  public:
-  /// folder: where the checkpoint is being written. config: its config.json, by which the tensors are read back.
+  /// folder: where the checkpoint is being written. config: its config.json, by which the tensors are read back (stacks
+  /// by the layers' own manifests).
   LayerStore(const Checkpoint& checkpoint, const QuantPlan& plan, std::filesystem::path folder,
              const nlohmann::ordered_json& config);
   ~LayerStore();
@@ -32,6 +33,8 @@ class LayerStore {
   void write(int layer, const LayerOutput& output);
   LayerOutput read(int layer) const;
   std::string log(int layer) const;
+  /// The manifests of the layer's stacks; an empty object where there are none.
+  nlohmann::ordered_json stacks(int layer) const;
 
   /// A tensor of any finished layer by its name in the file; a view that lives until close().
   std::optional<TensorView> find(std::string_view tensor) const;

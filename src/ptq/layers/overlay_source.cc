@@ -12,6 +12,19 @@ void OverlaySource::set(const std::string& module, QuantTensor weight) {
   replaced_.erase(module + ".weight");
 }
 
+void OverlaySource::set_stack(const std::string& name, std::shared_ptr<const AnchorDelta> stack) {
+  const std::size_t dot = name.rfind('.');
+  for (std::int64_t e = 0; e < stack->experts(); ++e) {
+    replaced_.erase(name.substr(0, dot) + "." + std::to_string(e) + name.substr(dot) + ".weight");
+  }
+  stacks_.insert_or_assign(name, std::move(stack));
+}
+
+std::shared_ptr<const AnchorDelta> OverlaySource::stack(const std::string& name) const {
+  const auto at = stacks_.find(name);
+  return at != stacks_.end() ? at->second : base_.stack(name);
+}
+
 void OverlaySource::replace(const std::string& name, Tensor values) {
   KEDGE_CHECK(values.dtype() == DType::f32);
   replaced_.insert_or_assign(name, std::move(values));

@@ -18,6 +18,7 @@ using Matrix = std::vector<float>;
 /// alpha W cross + residual [N, K].
 Matrix wanted_change(const MethodInput& in) {
   Matrix scaled(in.weights.begin(), in.weights.end());
+  for (std::size_t i = 0; i < in.anchor.size(); ++i) scaled[i] += in.anchor[i];
   for (float& w : scaled) w *= static_cast<float>(in.parameters->gptaq_alpha);
   Matrix out = in.inputs->residual;
   out.resize(in.weights.size());
