@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -270,6 +271,15 @@ WeightData Checkpoint::weight(std::string_view module, std::int64_t rows, std::i
 std::optional<QuantArgs> Checkpoint::quant_args(std::string_view module) const {
   if (!impl_->format || !impl_->format->has(*impl_, module)) return std::nullopt;
   return impl_->format->args(*impl_, module);
+}
+
+std::optional<StackShape> Checkpoint::stack_shape(std::string_view stack) const {
+  return impl_->format ? impl_->format->stack_shape(stack) : std::nullopt;
+}
+
+AnchorDelta Checkpoint::stack(std::string_view stack) const {
+  KEDGE_CHECK(stack_shape(stack).has_value());
+  return impl_->format->read_stack(*impl_, stack);
 }
 
 void Checkpoint::drop(std::string_view module) const noexcept {

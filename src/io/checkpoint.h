@@ -15,6 +15,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "io/safetensors.h"
+#include "quant/anchor_delta.h"
 #include "quant/quant_tensor.h"
 #include "tensor/tensor.h"
 
@@ -55,6 +56,11 @@ class Checkpoint {
   WeightData weight(std::string_view module, std::int64_t rows, std::int64_t cols) const;
   /// How the module's weight is quantized, without reading it. Empty when it is plain.
   std::optional<QuantArgs> quant_args(std::string_view module) const;
+  /// Matrices of all experts that share an anchor, by the stack's canonical name
+  /// ("model.layers.1.mlp.experts.up_proj"); nullopt: there is no such stack. Reads nothing.
+  std::optional<StackShape> stack_shape(std::string_view stack) const;
+  /// Of a stack that there is. Error(bad_file), Error(mismatch) where its anchor is not the one of config.json.
+  AnchorDelta stack(std::string_view stack) const;
   /// Lets the system forget the pages behind this module's weight (after packing), or behind a tensor of that name.
   void drop(std::string_view module) const noexcept;
 

@@ -14,6 +14,7 @@ class CheckpointSource : public WeightSource {
   CheckpointSource(const Checkpoint& checkpoint, const ModelSpec& spec);
 
   WeightData weight(const std::string& module, std::int64_t rows, std::int64_t cols) const override;
+  std::shared_ptr<const AnchorDelta> stack(const std::string& name) const override;
   std::vector<float> vector(const std::string& name, std::int64_t size) const override;
   void done(const std::string& module) const noexcept override;
 

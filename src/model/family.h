@@ -57,6 +57,9 @@ struct LinearRef {
 /// included (role router), lm_head last when it is not tied.
 std::vector<LinearRef> list_linears(const ModelSpec& spec, const ModelFamily& family);
 
+/// The stack that an expert's matrix would be part of: "model.layers.1.mlp.experts.up_proj", canonical.
+std::string stack_name(const LinearRef& expert);
+
 /// Gives the plain or quantized weight of any LinearRef: under its name in the file, else under its canonical name
 /// (transformers 5 may save either), else as a slice of the fused 3-D form: "<prefix>.experts.gate_up_proj" [E, 2I, H]
 /// (gate rows first) and "<prefix>.experts.down_proj" [E, H, I].

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -30,8 +31,26 @@ struct Stored {
   std::uint64_t bytes = 0;
 };
 
+/// An expert's share of a stack with an anchor.
+std::optional<Stored> stored_stack(const Checkpoint& checkpoint, const LinearRef& linear, const TensorMap& tensors,
+                                   std::set<std::string, std::less<>>& seen) {
+  if (linear.role != LinearRole::expert) return std::nullopt;
+  const std::string stack = stack_name(linear);
+  const std::optional<StackShape> shape = checkpoint.stack_shape(stack);
+  if (!shape) return std::nullopt;
+  std::uint64_t bytes = 0;
+  for (auto at = tensors.lower_bound(stack + "."); at != tensors.end() && at->first.starts_with(stack + "."); ++at) {
+    seen.insert(at->first);
+    bytes += at->second->end - at->second->begin;
+  }
+  const auto experts = static_cast<std::uint64_t>(shape->experts);
+  const std::uint64_t share = bytes / experts + (linear.expert == 0 ? bytes % experts : 0);
+  return Stored{fmt::format("anchor-int{}-g{}", shape->args.num_bits, shape->args.group_size), share};
+}
+
 Stored stored_form(const Checkpoint& checkpoint, const LinearRef& linear, const TensorMap& tensors,
                    std::set<std::string, std::less<>>& seen) {
+  if (const std::optional<Stored> stack = stored_stack(checkpoint, linear, tensors, seen)) return *stack;
   const std::string prefix = linear.module + ".weight";
   std::uint64_t bytes = 0;
   for (auto at = tensors.lower_bound(prefix); at != tensors.end() && at->first.starts_with(prefix); ++at) {
@@ -71,6 +90,15 @@ void describe_blocks(const ModelSpec& spec, InspectReport& report) {
           "{} over {}, {} per token{}", router.scoring_func == ScoringFunc::softmax ? "softmax" : "sigmoid",
           router.num_experts, router.num_experts_per_tok, router.norm_topk_prob ? ", weights normalised" : "");
       if (router.n_group > 1) report.router += fmt::format(", best {} of {} groups", router.topk_group, router.n_group);
+    } else if (const auto* by_error = std::get_if<ReconstructionMoe>(&block.mixer)) {
+      const ErrorRouterSpec& router = by_error->router;
+      report.experts = router.num_experts;
+      report.experts_per_token = router.slots();
+      report.expert_intermediate_size = by_error->intermediate_size;
+      report.router = router.is_learned() ? fmt::format("softmax over the selected of {}", router.num_experts)
+                                          : fmt::format("{} error of {} autoencoders of {}, temperature {}",
+                                                        error_measure_name(router.measure), router.num_experts,
+                                                        router.bottleneck, router.temperature);
     }
   }
 }
@@ -92,7 +120,7 @@ void count(const Checkpoint& checkpoint, const ModelSpec& spec, InspectReport& r
     group.weights += weights;
     group.bytes += stored.bytes;
     if (linear.role == LinearRole::expert) {
-      const RouterSpec& router = spec.moe(linear.layer).router;
+      const RouterSpec router = spec.router(linear.layer);
       idle += double(weights) * (1.0 - double(router.num_experts_per_tok) / double(router.num_experts));
     }
   }

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "io/checkpoint.h"
 #include "kernels/gemm/gemm.h"
+#include "quant/anchor_delta.h"
 
 namespace kedge {
 
@@ -17,6 +19,9 @@ class WeightSource {
   virtual ~WeightSource() = default;
   /// "<module>.weight", [rows, cols]. A view lives as long as the source. Error(not_found), Error(bad_file).
   virtual WeightData weight(const std::string& module, std::int64_t rows, std::int64_t cols) const = 0;
+  /// The matrices of all experts that share an anchor, by the stack's name ("model.layers.1.mlp.experts.up_proj");
+  /// null: each expert's is asked for by itself. Error(bad_file), Error(mismatch).
+  virtual std::shared_ptr<const AnchorDelta> stack(const std::string&) const { return nullptr; }
   /// A vector by its full name ("model.norm.weight"), as fp32. Error(not_found), Error(bad_file).
   virtual std::vector<float> vector(const std::string& name, std::int64_t size) const = 0;
   /// The module's weight has been packed: the memory behind it may go.

@@ -75,15 +75,6 @@ void make_masks(AnchorDelta& w, const std::vector<float>& differences, std::int6
   for (std::int64_t e = 0; e < experts; ++e) w.mask_of.push_back(static_cast<std::int32_t>(e % count));
 }
 
-void store_anchor(AnchorDelta& w, const std::vector<float>& mean) {
-  if (w.args.anchor_dtype == DType::i8) {
-    w.anchor_codes = quantize_rtn(mean, w.rows, w.cols, w.args.anchor_args(), DType::f16);
-    return;
-  }
-  w.anchor = Tensor(w.args.anchor_dtype, {w.rows, w.cols});
-  convert_from_float(w.args.anchor_dtype, mean.data(), w.rows * w.cols, w.anchor.data<std::byte>());
-}
-
 void check_quant(const QuantTensor& q, const QuantArgs& args, std::int64_t rows, std::int64_t cols,
                  const std::string& where) {
   const bool sizes = q.args == args && q.rows == rows && q.cols == cols && q.zeros.empty() &&
@@ -216,7 +207,7 @@ AnchorDelta encode_anchor_delta(std::span<const float> weights, std::int64_t exp
   }
   std::vector<float> anchor(size);
   for (std::size_t i = 0; i < size; ++i) anchor[i] = static_cast<float>(sums[i] / static_cast<double>(experts));
-  store_anchor(w, anchor);
+  set_anchor(w, anchor);
   decode_anchor(w, anchor);
   if (!all_finite(anchor)) {
     throw Error(ErrorCode::bad_file, where + ": the anchor is beyond the range of " + dtype_name(args.anchor_dtype),
@@ -235,6 +226,16 @@ AnchorDelta encode_anchor_delta(std::span<const float> weights, std::int64_t exp
   }
   set_row_scales(w, where);
   return w;
+}
+
+void set_anchor(AnchorDelta& w, std::span<const float> anchor) {
+  KEDGE_CHECK(static_cast<std::int64_t>(anchor.size()) == w.rows * w.cols);
+  if (w.args.anchor_dtype == DType::i8) {
+    w.anchor_codes = quantize_rtn(anchor, w.rows, w.cols, w.args.anchor_args(), DType::f16);
+    return;
+  }
+  w.anchor = Tensor(w.args.anchor_dtype, {w.rows, w.cols});
+  convert_from_float(w.args.anchor_dtype, anchor.data(), w.rows * w.cols, w.anchor.data<std::byte>());
 }
 
 void decode_anchor(const AnchorDelta& w, std::span<float> out) {
@@ -290,13 +291,15 @@ double manifold_error(const AnchorDelta& w) {
   return worst;
 }
 
-double bits_per_weight(const AnchorDelta& w) noexcept {
-  const double experts = static_cast<double>(w.experts()), cols = static_cast<double>(w.cols);
+double bits_per_weight(const AnchorDelta& w) noexcept { return bits_per_weight(w.shape()); }
+
+double bits_per_weight(const StackShape& w) noexcept {
+  const double experts = static_cast<double>(w.experts), cols = static_cast<double>(w.cols);
   const double scales = 16.0 / static_cast<double>(w.args.group_size);
   const double anchor = w.args.anchor_dtype == DType::i8 ? 8 + scales : 16;
-  const double vectors = (w.row_scale.empty() ? 0 : 1) + (w.target_norm.empty() ? 0 : 1);
-  const double codes = w.masks.empty() ? w.args.num_bits : w.args.num_bits / 2.0;
-  const double masks = static_cast<double>(w.masks.size());  // four bits per four weights
+  const double vectors = (w.args.manifold == Manifold::sphere ? 1 : 0) + (w.target_norms ? 1 : 0);
+  const double codes = w.masks == 0 ? w.args.num_bits : w.args.num_bits / 2.0;
+  const double masks = static_cast<double>(w.masks);  // four bits per four weights
   return anchor / experts + codes + scales + masks / experts + 32 * vectors / cols;
 }
 

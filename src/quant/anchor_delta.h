@@ -41,6 +41,16 @@ struct AnchorDeltaArgs {
   QuantArgs anchor_args() const noexcept { return {8, true, QuantStrategy::group, group_size}; }
 };
 
+/// A stack of E matrices without its contents.
+struct StackShape {
+  AnchorDeltaArgs args;
+  std::int64_t experts = 0, rows = 0, cols = 0;  ///< E, N, K
+  bool target_norms = false;
+  std::int64_t masks = 0;
+};
+/// As bits_per_weight of such a stack.
+double bits_per_weight(const StackShape& stack) noexcept;
+
 /// Which two of each four neighbours are kept: [N, K / 4], bit j for the neighbour 4 i + j; two bits are set.
 using TwoFourMask = std::vector<std::uint8_t>;
 
@@ -56,6 +66,9 @@ struct AnchorDelta {
   std::vector<std::int32_t> mask_of;  ///< [E] index into masks; empty without masks
 
   std::int64_t experts() const noexcept { return static_cast<std::int64_t>(deltas.size()); }
+  StackShape shape() const noexcept {
+    return {args, experts(), rows, cols, !target_norm.empty(), static_cast<std::int64_t>(masks.size())};
+  }
 };
 
 /// Error(code) for a group that does not divide the row, a width, a group or an anchor type that does not exist, more
@@ -76,6 +89,8 @@ AnchorDelta encode_anchor_delta(std::span<const float> weights, std::int64_t exp
                                 std::int64_t cols, const AnchorDeltaArgs& args, const AnchorDeltaOptions& options,
                                 const std::string& where);
 
+/// Stores the anchor [N, K] in the type that w.args names; w.rows and w.cols are set.
+void set_anchor(AnchorDelta& w, std::span<const float> anchor);
 /// The anchor as fp32, [N, K].
 void decode_anchor(const AnchorDelta& w, std::span<float> out);
 /// W_e, [N, K].

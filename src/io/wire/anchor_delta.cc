@@ -11,7 +11,6 @@
 namespace kedge::anchor_delta {
 namespace {
 
-constexpr const char* kFormat = "kedge.anchor-delta/1";
 constexpr std::int64_t kMostExperts = 4096;
 
 std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
@@ -222,17 +221,16 @@ class FileLookup : public TensorLookup {
 
 }  // namespace
 
-std::vector<SafetensorsWriter::Entry> entries(std::string_view stack, const AnchorDelta& w) {
+std::vector<SafetensorsWriter::Entry> entries(std::string_view stack, const StackShape& w) {
   const std::string base(stack);
-  const std::int64_t experts = w.experts(), groups = w.cols / w.args.group_size;
-  const auto masks = static_cast<std::int64_t>(w.masks.size());
+  const std::int64_t experts = w.experts, groups = w.cols / w.args.group_size, masks = w.masks;
   const std::int64_t words = packed_words(stored_codes(w.cols, masks > 0), w.args.num_bits, BitPacking::dense);
   std::vector<SafetensorsWriter::Entry> list{{base + ".anchor", w.args.anchor_dtype, {w.rows, w.cols}},
                                              {base + ".delta_packed", DType::i32, {experts, w.rows, words}},
                                              {base + ".delta_scale", DType::f16, {experts, w.rows, groups}}};
   if (w.args.anchor_dtype == DType::i8) list.push_back({base + ".anchor_scale", DType::f16, {w.rows, groups}});
-  if (!w.row_scale.empty()) list.push_back({base + ".row_scale", DType::f32, {experts, w.rows}});
-  if (!w.target_norm.empty()) list.push_back({base + ".target_norm", DType::f32, {experts, w.rows}});
+  if (w.args.manifold == Manifold::sphere) list.push_back({base + ".row_scale", DType::f32, {experts, w.rows}});
+  if (w.target_norms) list.push_back({base + ".target_norm", DType::f32, {experts, w.rows}});
   if (masks > 0) {
     list.push_back({base + ".mask", DType::u8, {masks, w.rows, w.cols / 8}});
     list.push_back({base + ".mask_id", DType::i32, {experts}});
@@ -275,13 +273,11 @@ Json manifest(const AnchorDelta& w) {
               {"anchor_sha256", anchor_hash(anchor_bytes(w), scales)}};
 }
 
-AnchorDelta read(const TensorLookup& tensors, std::string_view stack, const Json& manifest, const std::string& where) {
-  const Reader reader(tensors, stack, where);
-  const std::string in = "the manifest of " + reader.name();
+StackShape read_shape(const Json& manifest, const std::string& in) {
   if (!manifest.is_object()) bad(in + " is no object");
-  AnchorDelta w;
-  const auto experts = json_get<std::int64_t>(manifest, "experts", in);
-  const auto masks = json_get<std::int64_t>(manifest, "masks", in);
+  StackShape w;
+  w.experts = json_get<std::int64_t>(manifest, "experts", in);
+  w.masks = json_get<std::int64_t>(manifest, "masks", in);
   w.rows = json_get<std::int64_t>(manifest, "rows", in);
   w.cols = json_get<std::int64_t>(manifest, "cols", in);
   const auto bits = json_get<std::int64_t>(manifest, "num_bits", in);
@@ -296,17 +292,28 @@ AnchorDelta read(const TensorLookup& tensors, std::string_view stack, const Json
     bad(in + ": \"" + manifold.substr(0, 80) + "\" is no manifold", "none, sphere, stiefel-polar or stiefel-qr");
   }
   check_args(w.args, w.rows, w.cols, in, ErrorCode::bad_file);
-  if (experts < 1 || experts > kMostExperts || masks < 0 || masks > experts) {
-    bad(in + " has " + std::to_string(experts) + " experts and " + std::to_string(masks) + " masks",
+  if (w.experts < 1 || w.experts > kMostExperts || w.masks < 0 || w.masks > w.experts) {
+    bad(in + " has " + std::to_string(w.experts) + " experts and " + std::to_string(w.masks) + " masks",
         "1 to " + std::to_string(kMostExperts) + " experts, at most as many masks");
   }
+  w.target_norms = json_get<bool>(manifest, "target_norms", in);
+  return w;
+}
+
+AnchorDelta read(const TensorLookup& tensors, std::string_view stack, const Json& manifest, const std::string& where) {
+  const Reader reader(tensors, stack, where);
+  const std::string in = "the manifest of " + reader.name();
+  const StackShape shape = read_shape(manifest, in);
+  AnchorDelta w;
+  w.args = shape.args;
+  w.rows = shape.rows;
+  w.cols = shape.cols;
   read_anchor(reader, w, json_get<std::string>(manifest, "anchor_sha256", in));
-  read_masks(reader, w, experts, masks);
-  read_deltas(reader, w, experts);
-  if (w.args.manifold == Manifold::sphere) w.row_scale = reader.floats(".row_scale", DType::f32, {experts, w.rows});
-  if (json_get<bool>(manifest, "target_norms", in)) {
-    w.target_norm = reader.floats(".target_norm", DType::f32, {experts, w.rows});
-  }
+  read_masks(reader, w, shape.experts, shape.masks);
+  read_deltas(reader, w, shape.experts);
+  const Shape per_row{shape.experts, w.rows};
+  if (w.args.manifold == Manifold::sphere) w.row_scale = reader.floats(".row_scale", DType::f32, per_row);
+  if (shape.target_norms) w.target_norm = reader.floats(".target_norm", DType::f32, per_row);
   check_anchor_delta(w, reader.name());
   return w;
 }
@@ -316,7 +323,7 @@ void save(const std::filesystem::path& path, const std::map<std::string, const A
   std::vector<SafetensorsWriter::Entry> all;
   Json manifests = Json::object();
   for (const auto& [name, stack] : stacks) {
-    const auto list = entries(name, *stack);
+    const auto list = entries(name, stack->shape());
     all.insert(all.end(), list.begin(), list.end());
     manifests[name] = manifest(*stack);
   }

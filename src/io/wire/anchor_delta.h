@@ -25,10 +25,15 @@
 namespace kedge::anchor_delta {
 
 /// The tensors of a stack, for SafetensorsWriter.
-std::vector<SafetensorsWriter::Entry> entries(std::string_view stack, const AnchorDelta& w);
+std::vector<SafetensorsWriter::Entry> entries(std::string_view stack, const StackShape& shape);
 /// The bytes of one of them; suffix: ".anchor", ...
 std::vector<std::byte> serialize(const AnchorDelta& w, std::string_view suffix);
 nlohmann::ordered_json manifest(const AnchorDelta& w);
+/// What a manifest says but for the hash. Error(bad_file); `where` names the manifest.
+StackShape read_shape(const nlohmann::ordered_json& manifest, const std::string& where);
+inline constexpr const char* kFormat = "kedge.anchor-delta/1";
+inline constexpr const char* kSuffixes[] = {".anchor",    ".anchor_scale", ".delta_packed", ".delta_scale",
+                                            ".row_scale", ".target_norm",  ".mask",         ".mask_id"};
 
 /// Error(bad_file) for a tensor that is missing or of another type or shape, and for everything that check_anchor_delta
 /// names; Error(mismatch) for an anchor of another hash than the manifest's.
@@ -41,5 +46,10 @@ void save(const std::filesystem::path& path, const std::map<std::string, const A
           const std::map<std::string, std::string>& metadata = {});
 /// Reads all stacks of a file; tensors that belong to none are left alone.
 std::map<std::string, AnchorDelta> load(const std::filesystem::path& path);
+
+/// quantization_config of a model whose experts are such stacks: {"quant_method": "kedge", "format": kFormat, "scheme",
+/// "stacks": a manifest per stack, "others": compressed-tensors' quantization_config of the other matrices, or null}.
+nlohmann::ordered_json quantization_config(const std::string& scheme, nlohmann::ordered_json stacks,
+                                           nlohmann::ordered_json others);
 
 }  // namespace kedge::anchor_delta

@@ -55,7 +55,7 @@ TEST(AnchorDeltaFile, HasAsManyBytesAsItsBitsSay) {
   for (const std::int64_t masks : {0, 1}) {
     const AnchorDelta w = encode({DType::i8, 4, 32, Manifold::sphere}, masks, false);
     std::uint64_t bytes = 0;
-    for (const auto& entry : anchor_delta::entries("up", w)) {
+    for (const auto& entry : anchor_delta::entries("up", w.shape())) {
       bytes += entry.name.ends_with("mask_id") ? 0 : entry_bytes(entry);
     }
     EXPECT_DOUBLE_EQ(8.0 * static_cast<double>(bytes), bits_per_weight(w) * 3 * 8 * 64);
@@ -65,7 +65,7 @@ TEST(AnchorDeltaFile, HasAsManyBytesAsItsBitsSay) {
 /// A stack in memory that a test can break.
 struct Broken : TensorLookup {
   explicit Broken(const AnchorDelta& w) : manifest(anchor_delta::manifest(w)) {
-    for (const auto& entry : anchor_delta::entries("up", w)) {
+    for (const auto& entry : anchor_delta::entries("up", w.shape())) {
       Tensor tensor(entry.dtype, entry.shape);
       const auto bytes = anchor_delta::serialize(w, std::string_view(entry.name).substr(2));
       EXPECT_EQ(bytes.size(), tensor.num_bytes()) << entry.name;

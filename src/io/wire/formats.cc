@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/json.h"
+#include "io/wire/anchor_delta.h"
 #include "kedge/error.h"
 
 namespace kedge {
@@ -15,9 +16,10 @@ struct FormatRow {
   std::unique_ptr<WireFormat> (*make)(const Json& quant, const std::string& where);
 };
 
-constexpr std::array<FormatRow, 2> kFormats{{
+constexpr std::array<FormatRow, 3> kFormats{{
     {"compressed-tensors", "compressed-tensors/pack-quantized", is_pack_quantized, make_pack_quantized},
     {"compressed-tensors", "compressed-tensors/int-quantized", is_int_quantized, make_int_quantized},
+    {"kedge", "kedge/anchor-delta", is_anchored, make_anchored},
 }};
 
 std::string text_of(const Json& quant, const char* key) {

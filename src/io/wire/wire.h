@@ -14,6 +14,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "io/safetensors.h"
+#include "quant/anchor_delta.h"
 #include "quant/quant_tensor.h"
 
 namespace kedge {
@@ -36,6 +37,11 @@ class WireFormat {
   /// Validates shapes and dtypes; Error(bad_file).
   virtual QuantTensor read(const TensorLookup& tensors, std::string_view module) const = 0;
   virtual InputActivations input_activations() const noexcept { return InputActivations::none; }
+  /// Matrices of all experts that share an anchor, by the stack's name ("model.layers.1.mlp.experts.up_proj"); nullopt:
+  /// there is no such stack.
+  virtual std::optional<StackShape> stack_shape(std::string_view) const { return std::nullopt; }
+  /// Of a stack that there is. Error(bad_file), Error(mismatch).
+  virtual AnchorDelta read_stack(const TensorLookup&, std::string_view) const { return {}; }
   /// The suffixes of a module's tensors (".weight_packed", ...).
   virtual std::span<const char* const> suffixes() const noexcept = 0;
 };
