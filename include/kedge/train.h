@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct MnistTrainOptions {
 };
 
 struct TrainOptions {
-  std::string kind = "lm";                   ///< "lm", a decoder language model; "mnist"
+  std::string kind = "lm";                   ///< "lm", a decoder language model; "mnist"; "subspaces"
   std::filesystem::path config;              ///< a config.json of a family; empty: init's
   std::filesystem::path init;                ///< a model directory to take the first weights from; empty: random
   std::vector<std::filesystem::path> texts;  ///< UTF-8 files, cut into sequences as kedge perplexity cuts them
@@ -56,15 +57,19 @@ struct TrainOptions {
   double momentum = 0.95;  ///< of muon
   double clip = 1.0;       ///< the gradient's norm at most; 0: no limit
 
-  double balance_loss = 0.01;        ///< weight of Switch's balance loss; softmax routers
+  double balance_loss = 0.01;        ///< weight of Switch's balance loss; softmax routers, routing by error
   double z_loss = 0.001;             ///< weight of the router z-loss; softmax routers
   double bias_update_speed = 0.001;  ///< step of the selection bias; routers that have one
+  double reconstruction_loss = 0.1;  ///< weight of the selected experts' errors; routing by reconstruction error
+  double round_after = 0.25;  ///< share of the steps after which shared anchors and their deltas are rounded, and
+                              ///< the finished model stored so; 1: never
 
   std::string dtype = "float32";     ///< of matrix products: "float32", "bfloat16"; the weights are fp32 all along
   std::string save_dtype = "auto";   ///< of the finished model: "float32", "bfloat16", "float16"; auto: the config's
   std::string device = "auto";       ///< "cpu", "cuda", "cuda:N", "auto"
   int threads = 0;                   ///< 0: one per CPU that this process may use
-  std::uint64_t seed = 42;           ///< of the first weights and the order
+  std::uint64_t seed = 42;           ///< of the first weights, and where these are not given:
+  std::optional<std::uint64_t> data_seed, routing_seed;  ///< of the order; of the first weights of routers
   std::int64_t save_every = 200;     ///< steps between checkpoints; 0: only at the end and when stopped
   std::int64_t eval_every = 200;     ///< steps between measurements on valid; 0: only at the end
   std::int64_t eval_sequences = 64;  ///< of valid at most; 0: all
@@ -88,6 +93,9 @@ struct TrainReport {
   // and expert_load by expert, its share of the last epoch's choices.
   double test_accuracy = 0;
   double over_capacity = 0;  ///< share of the last epoch's choices that were not computed
+  // Of the kind "subspaces", where tokens are vectors, loss and valid_loss mean errors of the selected experts.
+  double specialisation =
+      0;  ///< share of the held-out vectors whose first expert is their owner's; chance: 1 / experts
 };
 
 /// Errors: usage (a value out of range, an empty or too short text), not_found, bad_file, unsupported (a family, a

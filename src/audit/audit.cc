@@ -99,7 +99,7 @@ Inputs read_inputs(const AuditOptions& options) {
 void append_trace(RoutingTrace& all, std::span<const std::int32_t> tokens, const std::vector<LayerTrace>& layers) {
   if (all.sequence_offsets.empty()) all.sequence_offsets.push_back(0);
   if (all.layers.empty()) {
-    for (const LayerTrace& layer : layers) all.layers.push_back({layer.layer, layer.router, {}, {}, {}, {}});
+    for (const LayerTrace& layer : layers) all.layers.push_back({layer.layer, layer.router, {}, {}, {}, {}, {}, {}});
   }
   all.token_ids.insert(all.token_ids.end(), tokens.begin(), tokens.end());
   for (std::size_t i = 0; i < tokens.size(); ++i) all.positions.push_back(static_cast<std::int64_t>(i));
@@ -108,6 +108,8 @@ void append_trace(RoutingTrace& all, std::span<const std::int32_t> tokens, const
   const auto extend = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   for (std::size_t l = 0; l < layers.size(); ++l) {
     extend(all.layers[l].expert_ids, layers[l].expert_ids);
+    extend(all.layers[l].errors, layers[l].errors);
+    extend(all.layers[l].residual_norms, layers[l].residual_norms);
     extend(all.layers[l].weights, layers[l].weights);
     extend(all.layers[l].logits, layers[l].logits);
     extend(all.layers[l].scores, layers[l].scores);

@@ -12,7 +12,7 @@ LoadOptions parse_load_options(const RuntimeOptions& runtime) {
 
 MoeRouters moe_routers(const ModelSpec& spec) {
   MoeRouters routers;
-  for (int layer : spec.moe_layers()) routers.emplace_back(layer, spec.moe(layer).router);
+  for (int layer : spec.moe_layers()) routers.emplace_back(layer, spec.router(layer));
   return routers;
 }
 

@@ -21,12 +21,24 @@ double products(const Mla& a, double hidden) {
   return query + key_value + value * hidden;
 }
 
-double products(const Mlp& m, double hidden) { return 3 * hidden * static_cast<double>(m.intermediate_size); }
+double products(const Mlp& m, double hidden) {
+  return (m.gated ? 3 : 2) * hidden * static_cast<double>(m.intermediate_size);
+}
 
 double products(const Moe& m, double hidden) {
   return hidden * (static_cast<double>(m.router.num_experts) +
                    3 * static_cast<double>(m.router.num_experts_per_tok * m.moe_intermediate_size) +
                    3 * static_cast<double>(m.shared_expert_intermediate_size));
+}
+
+/// What kernels do may be less or more: cheaper forms of the error, products with an anchor.
+double products(const ReconstructionMoe& m, double hidden) {
+  const ErrorRouterSpec& r = m.router;
+  const double encoders = hidden * static_cast<double>(r.num_experts * r.bottleneck);
+  if (m.output == ExpertOutput::reconstruction) {
+    return encoders + hidden * static_cast<double>(r.slots() * r.bottleneck);
+  }
+  return encoders + (m.gated ? 3 : 2) * hidden * static_cast<double>(r.slots() * m.intermediate_size);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -21,9 +22,11 @@ namespace {
 
 constexpr Positional kPositionals[] = {
     {.name = "KIND",
-     .help = "what to train: lm, a language model; mnist, a classifier of handwritten digits",
+     .help =
+         "what to train: lm, a language model; mnist, a classifier of handwritten digits; subspaces, experts routed "
+         "by reconstruction error, on vectors whose kind is known",
      .is_path = false,
-     .choices = "lm|mnist"},
+     .choices = "lm|mnist|subspaces"},
 };
 
 constexpr Flag kFlags[] = {
@@ -126,7 +129,7 @@ constexpr Flag kFlags[] = {
     {.name = "balance-loss",
      .type = FlagType::number,
      .fallback = "0.01",
-     .help = "weight of the balance loss of softmax routers",
+     .help = "weight of the balance loss of softmax routers and of routing by error",
      .minimum = 0,
      .maximum = 1e6},
     {.name = "z-loss",
@@ -141,6 +144,18 @@ constexpr Flag kFlags[] = {
      .help = "step of the selection bias, of routers that have one",
      .minimum = 0,
      .maximum = 1e3},
+    {.name = "reconstruction-loss",
+     .type = FlagType::number,
+     .fallback = "0.1",
+     .help = "weight of the selected experts' errors, of routing by reconstruction error",
+     .minimum = 0,
+     .maximum = 1e6},
+    {.name = "round-after",
+     .type = FlagType::number,
+     .fallback = "0.25",
+     .help = "share of the steps after which shared anchors and their deltas are rounded; 1: never",
+     .minimum = 0,
+     .maximum = 1},
     {.name = "dtype",
      .fallback = "float32",
      .help = "type of the matrix products; weights and their updates are fp32",
@@ -160,6 +175,11 @@ constexpr Flag kFlags[] = {
      .type = FlagType::integer,
      .fallback = "42",
      .help = "of the first weights and of the order",
+     .minimum = 0},
+    {.name = "data-seed", .type = FlagType::integer, .help = "of the order alone; none: --seed", .minimum = 0},
+    {.name = "routing-seed",
+     .type = FlagType::integer,
+     .help = "of the routers' first weights alone; none: --seed",
      .minimum = 0},
     {.name = "save-every",
      .type = FlagType::integer,
@@ -226,18 +246,22 @@ constexpr std::string_view kMnistFlags[] = {
     "out",  "batch-size", "lr",    "balance-loss",    "threads",      "seed",    "model",
     "data", "epochs",     "top-k", "capacity-factor", "noisy-gating", "dropout", "max-shift"};
 constexpr std::size_t kFirstMnistFlag = 6;
+constexpr std::string_view kSubspacesFlags[] = {
+    "config",  "out",  "steps",     "batch-size",  "lr", "balance-loss", "reconstruction-loss",
+    "threads", "seed", "data-seed", "routing-seed"};
 constexpr std::int64_t kMnistBatch = 64;
 
 /// Error(usage) for a flag that is given and says nothing to this kind.
-void check_flags(const Arguments& arguments, bool mnist) {
+void check_flags(const Arguments& arguments, const std::string& kind) {
+  const bool mnist = kind == "mnist", subspaces = kind == "subspaces";
   const std::span<const std::string_view> known = kMnistFlags, own = known.subspan(kFirstMnistFlag);
   for (const Flag& flag : kFlags) {
     const auto in = [&](std::span<const std::string_view> names) {
       return std::find(names.begin(), names.end(), flag.name) != names.end();
     };
-    if (!arguments.given(flag.name) || (mnist ? in(known) : !in(own))) continue;
-    throw Error(ErrorCode::usage, fmt::format("--{} says nothing to train {}", flag.name, mnist ? "mnist" : "lm"), "",
-                "leave it out");
+    const bool says_something = subspaces ? in(kSubspacesFlags) : mnist ? in(known) : !in(own);
+    if (!arguments.given(flag.name) || says_something) continue;
+    throw Error(ErrorCode::usage, fmt::format("--{} says nothing to train {}", flag.name, kind), "", "leave it out");
   }
 }
 
@@ -269,17 +293,25 @@ TrainOptions train_options(const Arguments& arguments) {
   options.balance_loss = arguments.number("balance-loss");
   options.z_loss = arguments.number("z-loss");
   options.bias_update_speed = arguments.number("bias-update-speed");
+  options.reconstruction_loss = arguments.number("reconstruction-loss");
+  options.round_after = arguments.number("round-after");
   options.dtype = arguments.text("dtype");
   options.save_dtype = arguments.text("save-dtype");
   options.device = arguments.text("device");
   options.threads = static_cast<int>(arguments.integer("threads"));
   options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
+  const auto seed_if_given = [&](const char* name) -> std::optional<std::uint64_t> {
+    if (!arguments.given(name)) return std::nullopt;
+    return static_cast<std::uint64_t>(arguments.integer(name));
+  };
+  options.data_seed = seed_if_given("data-seed");
+  options.routing_seed = seed_if_given("routing-seed");
   options.save_every = arguments.integer("save-every");
   options.keep = arguments.integer("keep");
   options.eval_every = arguments.integer("eval-every");
   options.eval_sequences = arguments.integer("eval-sequences");
   const bool mnist = options.kind == "mnist";
-  check_flags(arguments, mnist);
+  check_flags(arguments, options.kind);
   if (mnist && !arguments.given("batch-size")) options.batch_size = kMnistBatch;
   options.mnist = {.network = arguments.text("model"),
                    .data = arguments.text("data"),
@@ -300,6 +332,11 @@ std::string mnist_text(const TrainReport& report) {
   out += "share of the images by expert:";
   for (const double load : report.expert_load) out += fmt::format(" {:.3f}", load);
   return out + fmt::format("; over capacity {:.2f} %\n", 100 * report.over_capacity);
+}
+
+std::string subspaces_text(const TrainReport& report) {
+  return fmt::format("{} steps, mean error {:.4f}; of the held-out vectors {:.2f} % go to their owner's expert\n",
+                     report.steps, report.valid_loss, 100 * report.specialisation);
 }
 
 std::string report_text(const TrainReport& report) {
@@ -323,10 +360,13 @@ int run_train(const Arguments& arguments) {
   const TrainReport report = arguments.torch()->train(options, arguments.ranks());
   if (!arguments.is_root()) return 0;
   const bool mnist = options.kind == "mnist";
-  const std::string text = mnist ? mnist_text(report) : report_text(report);
+  const bool subspaces = options.kind == "subspaces";
+  const std::string text = mnist ? mnist_text(report) : subspaces ? subspaces_text(report) : report_text(report);
   print(arguments.flag("json") ? read_json(options.out / "training.json").dump(2) + "\n" : text);
   note(fmt::format("wrote {} ({:.0f} {}/s)", options.out.string(), report.tokens_per_second,
-                   mnist ? "images" : "tokens"));
+                   mnist       ? "images"
+                   : subspaces ? "vectors"
+                               : "tokens"));
   return 0;
 }
 
@@ -348,7 +388,9 @@ constinit const Command train_command{
         "a "
         "kill, goes on with the same command from its newest checkpoint, as if it had not been stopped. mnist takes "
         "a minute and reads the flags whose help says so, --out, --batch-size, --lr, --balance-loss, --seed and "
-        "--threads (0: one). Started by mpirun, the ranks share the sequences of each step of lm.",
+        "--threads (0: one). subspaces takes seconds: as many subspaces as the config has experts, which must be "
+        "autoencoders (expert_output reconstruction); the share of vectors that go to their owner's expert is printed. "
+        "Started by mpirun, the ranks share the sequences of each step of lm.",
     .needs_with = needs_of,
     .ranks = true};
 

@@ -10,6 +10,7 @@
 #include "model/segments.h"
 #include "model/sequence_state.h"
 #include "moe/moe_block.h"
+#include "moe/reconstruction_weights.h"
 #include "nn/attention.h"
 #include "nn/elementwise.h"
 #include "nn/mla.h"
@@ -24,7 +25,7 @@ struct Block::Impl {
   int layer = 0;
   float residual_scale = 1.0f;
   RmsNorm norm;
-  std::variant<std::monostate, AttentionModule, MlaModule, MlpModule, MoeBlock> mixer;
+  std::variant<std::monostate, AttentionModule, MlaModule, MlpModule, MoeBlock, ReconstructionMoeBlock> mixer;
 };
 
 namespace {
@@ -49,6 +50,9 @@ struct MixerLoader {
   MoeBlock operator()(const Moe& m) const {
     return MoeBlock::load(source, layer + ".mlp", m, spec.hidden_size, options, threads);
   }
+  ReconstructionMoeBlock operator()(const ReconstructionMoe& m) const {
+    return load_reconstruction_moe(source, layer + ".mlp", m, options);
+  }
 };
 
 struct MixerForward {
@@ -63,6 +67,7 @@ struct MixerForward {
   void operator()(const MlaModule& m) const { m.forward(ctx, x, rows, segments, y); }
   void operator()(const MlpModule& m) const { m.forward(ctx, x, rows, y); }
   void operator()(const MoeBlock& m) const { m.forward(ctx, layer, x, rows, y); }
+  void operator()(const ReconstructionMoeBlock& m) const { m.forward(ctx, layer, x, rows, y); }
   void operator()(std::monostate) const { KEDGE_CHECK(!"a block without a mixer"); }
 };
 
@@ -145,10 +150,14 @@ void Block::forward(const ExecContext& ctx, float* h, std::span<const Segment> s
 
 void Block::observe_routing(const ExecContext& ctx, const float* h, std::int64_t rows) const {
   ArenaScope scope(ctx.scratch);
-  const auto* moe = std::get_if<MoeBlock>(&impl_->mixer);
-  KEDGE_CHECK(moe != nullptr);
   float* x = ctx.scratch.take<float>(rows * impl_->hidden_size);
   impl_->norm.forward(ctx, h, rows, x);
+  if (const auto* by_error = std::get_if<ReconstructionMoeBlock>(&impl_->mixer)) {
+    by_error->observe_routing(ctx, impl_->layer, x, rows);
+    return;
+  }
+  const auto* moe = std::get_if<MoeBlock>(&impl_->mixer);
+  KEDGE_CHECK(moe != nullptr);
   moe->observe_routing(ctx, impl_->layer, x, rows);
 }
 
@@ -158,11 +167,14 @@ std::size_t Block::num_bytes() const noexcept {
   if (const auto* m = std::get_if<MlaModule>(&impl_->mixer)) bytes += m->num_bytes();
   if (const auto* m = std::get_if<MlpModule>(&impl_->mixer)) bytes += m->num_bytes();
   if (const auto* m = std::get_if<MoeBlock>(&impl_->mixer)) bytes += m->num_bytes();
+  if (const auto* m = std::get_if<ReconstructionMoeBlock>(&impl_->mixer)) bytes += m->num_bytes();
   return bytes;
 }
 
 std::size_t Block::active_bytes() const noexcept {
-  if (const auto* m = std::get_if<MoeBlock>(&impl_->mixer)) return impl_->norm.num_bytes() + m->active_bytes();
+  const std::size_t norm = impl_->norm.num_bytes();
+  if (const auto* m = std::get_if<MoeBlock>(&impl_->mixer)) return norm + m->active_bytes();
+  if (const auto* m = std::get_if<ReconstructionMoeBlock>(&impl_->mixer)) return norm + m->active_bytes();
   return num_bytes();
 }
 
@@ -170,6 +182,7 @@ std::string Block::explain() const {
   if (const auto* m = std::get_if<AttentionModule>(&impl_->mixer)) return explain_linears(*m);
   if (const auto* m = std::get_if<MlaModule>(&impl_->mixer)) return explain_linears(*m);
   if (const auto* m = std::get_if<MlpModule>(&impl_->mixer)) return explain_linears(*m);
+  if (const auto* m = std::get_if<ReconstructionMoeBlock>(&impl_->mixer)) return m->explain();
   return std::get<MoeBlock>(impl_->mixer).explain(1);
 }
 

@@ -10,7 +10,7 @@ namespace {
 /// A checkpoint with experts that config.json does not count would run, and run wrongly.
 void check_expert_count(const Checkpoint& checkpoint, const ModelFamily& family, const ModelSpec& spec) {
   for (const int layer : spec.moe_layers()) {
-    const std::int64_t experts = spec.moe(layer).router.num_experts;
+    const std::int64_t experts = spec.router(layer).num_experts;
     const std::string prefix = fmt::format("model.layers.{}.mlp.experts", layer);
     const std::string beyond = fmt::format("{}.{}.down_proj", prefix, experts);
     if (checkpoint.has_weight(to_file_name(family, beyond)) || checkpoint.has_weight(beyond)) {
@@ -22,9 +22,10 @@ void check_expert_count(const Checkpoint& checkpoint, const ModelFamily& family,
     for (const char* part : {".gate_proj", ".up_proj", ".down_proj"}) {
       const std::optional<StackShape> stack = checkpoint.stack_shape(prefix + part);
       if (!stack || stack->experts == experts) continue;
-      throw Error(ErrorCode::bad_file,
-                  fmt::format("{}{} of {} holds {} experts", prefix, part, checkpoint.directory().string(), stack->experts),
-                  fmt::format("{} experts by config.json", experts));
+      throw Error(
+          ErrorCode::bad_file,
+          fmt::format("{}{} of {} holds {} experts", prefix, part, checkpoint.directory().string(), stack->experts),
+          fmt::format("{} experts by config.json", experts));
     }
     const std::string fused = prefix + ".down_proj";
     if (!checkpoint.has(fused)) continue;
@@ -56,6 +57,11 @@ WeightData CheckpointSource::weight(const std::string& module, std::int64_t rows
   linear.rows = rows;
   linear.cols = cols;
   return load_linear(checkpoint_, linear);
+}
+
+std::shared_ptr<const AnchorDelta> CheckpointSource::stack(const std::string& name) const {
+  if (!checkpoint_.stack_shape(name)) return nullptr;
+  return std::make_shared<const AnchorDelta>(checkpoint_.stack(name));
 }
 
 std::string CheckpointSource::tensor_name(const std::string& canonical) const {

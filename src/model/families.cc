@@ -21,6 +21,7 @@ constexpr ModelFamily kFamilies[] = {
     {"qwen3_moe", families::qwen3_moe, {}},
     {"mixtral", families::mixtral, kMixtralRules},
     {"deepseek_v3", families::deepseek_v3, {}},
+    {"kedge_mcqsmoe", families::kedge_mcqsmoe, {}},
 };
 
 }  // namespace

@@ -105,13 +105,13 @@ class LinearLister {
     add("self_attn.o_proj", spec_.hidden_size, heads * a.v_head_dim, LinearRole::attention);
   }
 
-  void add_ffn(const std::string& name, std::int64_t inner, LinearRole role, int expert = -1) {
-    add(name + ".gate_proj", inner, spec_.hidden_size, role, expert);
+  void add_ffn(const std::string& name, std::int64_t inner, LinearRole role, int expert = -1, bool gated = true) {
+    if (gated) add(name + ".gate_proj", inner, spec_.hidden_size, role, expert);
     add(name + ".up_proj", inner, spec_.hidden_size, role, expert);
     add(name + ".down_proj", spec_.hidden_size, inner, role, expert);
   }
 
-  void add(const Mlp& mlp) { add_ffn("mlp", mlp.intermediate_size, LinearRole::mlp); }
+  void add(const Mlp& mlp) { add_ffn("mlp", mlp.intermediate_size, LinearRole::mlp, -1, mlp.gated); }
 
   void add(const Moe& moe) {
     add("mlp.gate", moe.router.num_experts, spec_.hidden_size, LinearRole::router);
@@ -120,6 +120,17 @@ class LinearLister {
     }
     if (moe.shared_expert_intermediate_size > 0) {
       add_ffn("mlp.shared_experts", moe.shared_expert_intermediate_size, LinearRole::shared_expert);
+    }
+  }
+
+  void add(const ReconstructionMoe& moe) {
+    const ErrorRouterSpec& router = moe.router;
+    add("mlp.gate", router.num_experts * router.bottleneck, spec_.hidden_size, LinearRole::router);
+    if (!router.tied) {
+      add("mlp.gate.decoder", router.num_experts * spec_.hidden_size, router.bottleneck, LinearRole::router);
+    }
+    for (int e = 0; moe.output == ExpertOutput::ffn && e < router.num_experts; ++e) {
+      add_ffn(fmt::format("mlp.experts.{}", e), moe.intermediate_size, LinearRole::expert, e, moe.gated);
     }
   }
 

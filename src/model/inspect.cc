@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -89,6 +90,15 @@ void describe_blocks(const ModelSpec& spec, InspectReport& report) {
           "{} over {}, {} per token{}", router.scoring_func == ScoringFunc::softmax ? "softmax" : "sigmoid",
           router.num_experts, router.num_experts_per_tok, router.norm_topk_prob ? ", weights normalised" : "");
       if (router.n_group > 1) report.router += fmt::format(", best {} of {} groups", router.topk_group, router.n_group);
+    } else if (const auto* by_error = std::get_if<ReconstructionMoe>(&block.mixer)) {
+      const ErrorRouterSpec& router = by_error->router;
+      report.experts = router.num_experts;
+      report.experts_per_token = router.slots();
+      report.expert_intermediate_size = by_error->intermediate_size;
+      report.router = router.is_learned() ? fmt::format("softmax over the selected of {}", router.num_experts)
+                                          : fmt::format("{} error of {} autoencoders of {}, temperature {}",
+                                                        error_measure_name(router.measure), router.num_experts,
+                                                        router.bottleneck, router.temperature);
     }
   }
 }
@@ -110,7 +120,7 @@ void count(const Checkpoint& checkpoint, const ModelSpec& spec, InspectReport& r
     group.weights += weights;
     group.bytes += stored.bytes;
     if (linear.role == LinearRole::expert) {
-      const RouterSpec& router = spec.moe(linear.layer).router;
+      const RouterSpec router = spec.router(linear.layer);
       idle += double(weights) * (1.0 - double(router.num_experts_per_tok) / double(router.num_experts));
     }
   }

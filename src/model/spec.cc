@@ -16,7 +16,9 @@ void ModelSpec::require_causal(const std::string& what) const {
 std::vector<int> ModelSpec::moe_layers() const {
   std::vector<int> layers;
   for (const BlockSpec& block : blocks) {
-    if (std::holds_alternative<Moe>(block.mixer)) layers.push_back(block.source_layer);
+    const bool routed =
+        std::holds_alternative<Moe>(block.mixer) || std::holds_alternative<ReconstructionMoe>(block.mixer);
+    if (routed) layers.push_back(block.source_layer);
   }
   return layers;
 }
@@ -28,6 +30,23 @@ const Moe& ModelSpec::moe(int layer) const {
   }
   KEDGE_CHECK(!"not a MoE layer");
   std::abort();
+}
+
+RouterSpec ModelSpec::router(int layer) const {
+  for (const BlockSpec& block : blocks) {
+    if (block.source_layer != layer) continue;
+    if (const auto* moe = std::get_if<Moe>(&block.mixer)) return moe->router;
+    if (const auto* moe = std::get_if<ReconstructionMoe>(&block.mixer)) return as_router_spec(*moe);
+  }
+  KEDGE_CHECK(!"not a layer with experts");
+  std::abort();
+}
+
+bool ModelSpec::routes_by_error() const noexcept {
+  for (const BlockSpec& block : blocks) {
+    if (std::holds_alternative<ReconstructionMoe>(block.mixer)) return true;
+  }
+  return false;
 }
 
 }  // namespace kedge

@@ -16,8 +16,10 @@ struct Name {
   T value;
   const char* name;
 };
-constexpr Name<ErrorMeasure> kMeasures[] = {
-    {ErrorMeasure::squared, "squared"}, {ErrorMeasure::cosine, "cosine"}, {ErrorMeasure::huber, "huber"}};
+constexpr Name<ErrorMeasure> kMeasures[] = {{ErrorMeasure::squared, "squared"},
+                                            {ErrorMeasure::cosine, "cosine"},
+                                            {ErrorMeasure::huber, "huber"},
+                                            {ErrorMeasure::linear, "linear"}};
 constexpr Name<ErrorNormalization> kNormalizations[] = {
     {ErrorNormalization::none, "none"}, {ErrorNormalization::width, "width"}, {ErrorNormalization::input, "input"}};
 constexpr Name<CombineMethod> kCombineMethods[] = {{CombineMethod::softmin, "softmin"},
@@ -75,6 +77,11 @@ void check_error_router(const ErrorRouterSpec& spec) {
   }
   if (spec.measure == ErrorMeasure::huber && (!(spec.huber_delta > 0) || !std::isfinite(spec.huber_delta))) {
     fail("a Huber delta of " + std::to_string(spec.huber_delta), "a positive number");
+  }
+  if (spec.is_learned() && (spec.bottleneck != 1 || spec.normalization != ErrorNormalization::none || spec.activation ||
+                            !spec.tied || spec.orthonormal)) {
+    fail("the measure linear with a bottleneck, a normalization, an activation, decoders or orthonormal rows",
+         "one row per expert, and none of these");
   }
   if (spec.measure == ErrorMeasure::cosine && spec.normalization != ErrorNormalization::none) {
     fail("the cosine error, normalized by " + std::string(error_normalization_name(spec.normalization)),

@@ -1,10 +1,13 @@
 #include "moe/reconstruction_moe.h"
 
+#include <cmath>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "base/check.h"
 #include "kedge/error.h"
+#include "kernels/reduce/reduce.h"
 #include "moe/permutation.h"
 #include "nn/elementwise.h"
 #include "nn/probe.h"
@@ -20,13 +23,15 @@ void check_present(const ExpertMatrices& weights, bool wanted, const char* name)
               "the matrices that the layer's spec names, and no others");
 }
 
+bool is_observed(const ExecContext& ctx) { return ctx.probe != nullptr && ctx.probe->wants(Site::routing); }
+
+/// residual_norms: [T], or empty.
 void report_routing(const ExecContext& ctx, int layer, const ErrorRouterSpec& spec, const ErrorRouting& routing,
-                    std::int64_t tokens) {
-  if (ctx.probe == nullptr || !ctx.probe->wants(Site::routing)) return;
+                    std::int64_t tokens, std::span<const float> residual_norms) {
   ArenaScope scope(ctx.scratch);
   const std::int64_t experts = spec.num_experts, pairs = tokens * spec.slots();
   float* scores = ctx.scratch.take<float>(tokens * experts);
-  for (std::int64_t i = 0; i < tokens * experts; ++i) scores[i] = -routing.errors[i];
+  for (std::int64_t i = 0; i < tokens * experts; ++i) scores[i] = -routing.errors[i] / spec.temperature;
   RoutingDecision decision;
   decision.tokens = tokens;
   decision.num_experts = experts;
@@ -34,13 +39,35 @@ void report_routing(const ExecContext& ctx, int layer, const ErrorRouterSpec& sp
   decision.expert_ids = {routing.expert_ids, static_cast<std::size_t>(pairs)};
   decision.weights = {routing.weights, static_cast<std::size_t>(pairs)};
   decision.logits = decision.scores = {scores, static_cast<std::size_t>(tokens * experts)};
+  if (!spec.is_learned()) {
+    decision.errors = {routing.errors, static_cast<std::size_t>(tokens * experts)};
+    decision.residual_norms = residual_norms;
+  }
   ctx.probe->routing(layer, decision);
+}
+
+/// ||x - y|| of each token, in scratch.
+std::span<const float> norms_of(const ExecContext& ctx, const float* x, const float* y, std::int64_t tokens,
+                                std::int64_t size, Isa isa) {
+  float* norms = ctx.scratch.take<float>(tokens);
+  const ReduceKernels& reduce = reduce_kernels(isa);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    norms[t] = std::sqrt(reduce.squared_distance(x + t * size, y + t * size, size));
+  }
+  return {norms, static_cast<std::size_t>(tokens)};
 }
 
 }  // namespace
 
 const char* expert_output_name(ExpertOutput output) noexcept {
   return output == ExpertOutput::ffn ? "ffn" : "reconstruction";
+}
+
+RouterSpec as_router_spec(const ReconstructionMoe& spec) noexcept {
+  return {.scoring_func = ScoringFunc::softmax,
+          .num_experts = spec.router.num_experts,
+          .num_experts_per_tok = spec.router.slots(),
+          .norm_topk_prob = true};
 }
 
 ReconstructionMoeBlock ReconstructionMoeBlock::load(const ReconstructionMoe& spec,
@@ -51,6 +78,10 @@ ReconstructionMoeBlock ReconstructionMoeBlock::load(const ReconstructionMoe& spe
   check_present(weights.gate, ffn && spec.gated, "gate");
   check_present(weights.up, ffn, "up");
   check_present(weights.down, ffn, "down");
+  if (!ffn && spec.router.is_learned()) {
+    throw Error(ErrorCode::usage, "a learned router whose experts are the autoencoders of error routing",
+                "the output ffn");
+  }
   if (ffn && spec.intermediate_size < 1) {
     throw Error(ErrorCode::usage, "an FFN of " + std::to_string(spec.intermediate_size) + " hidden units",
                 "at least 1");
@@ -108,7 +139,6 @@ void ReconstructionMoeBlock::forward(const ExecContext& ctx, int layer, const fl
     ctx.probe->moe_input(layer, tokens, router.hidden_size, x);
   }
   const ErrorRouting routing = router_.route(ctx, x, tokens);
-  report_routing(ctx, layer, router, routing, tokens);
   const TokenPermutation permutation =
       make_permutation(routing.expert_ids, tokens, router.slots(), router.num_experts, ctx.scratch);
   if (spec_.output == ExpertOutput::ffn) {
@@ -117,11 +147,21 @@ void ReconstructionMoeBlock::forward(const ExecContext& ctx, int layer, const fl
     run_decoders(ctx, routing, permutation, y);
   }
   if (router.combine == CombineMethod::residual) add_scaled(ctx, y, x, tokens * router.hidden_size, 1.0f);
+  if (is_observed(ctx)) {
+    report_routing(ctx, layer, router, routing, tokens, norms_of(ctx, x, y, tokens, router.hidden_size, isa_));
+  }
   if (audit != nullptr) {
     *audit = audit_batch({tokens, router.num_experts, router.slots(), router.hidden_size, routing.expert_ids,
                           routing.weights, routing.errors, x, y},
                          isa_);
   }
+}
+
+void ReconstructionMoeBlock::observe_routing(const ExecContext& ctx, int layer, const float* x,
+                                             std::int64_t tokens) const {
+  KEDGE_CHECK(is_observed(ctx));
+  ArenaScope scope(ctx.scratch);
+  report_routing(ctx, layer, spec_.router, router_.route(ctx, x, tokens), tokens, {});
 }
 
 LayerFlops ReconstructionMoeBlock::flops(std::int64_t tokens) const noexcept {
@@ -136,6 +176,17 @@ LayerFlops ReconstructionMoeBlock::flops(std::int64_t tokens) const noexcept {
 std::size_t ReconstructionMoeBlock::num_bytes() const noexcept {
   return router_.num_bytes() + decoders_.num_bytes() + ffn_.gate.num_bytes() + ffn_.up.num_bytes() +
          ffn_.down.num_bytes();
+}
+
+std::size_t ReconstructionMoeBlock::active_bytes() const noexcept {
+  const auto experts = static_cast<std::size_t>(spec_.router.num_experts),
+             slots = static_cast<std::size_t>(spec_.router.slots());
+  std::size_t bytes = router_.num_bytes();
+  for (const PackedExpertMatrices* w : {&decoders_, &ffn_.gate, &ffn_.up, &ffn_.down}) {
+    const std::size_t shared = w->anchor_.num_bytes();
+    bytes += shared + (w->num_bytes() - shared) * slots / experts;
+  }
+  return bytes;
 }
 
 std::string ReconstructionMoeBlock::explain() const {

@@ -15,6 +15,7 @@
 
 #include "kernels/anchor_ffn/anchor_ffn.h"
 #include "moe/reconstruction_router.h"
+#include "moe/router.h"
 #include "moe/routing_audit.h"
 
 namespace kedge {
@@ -29,7 +30,14 @@ struct ReconstructionMoe {
   std::int64_t intermediate_size = 0;
   FfnActivation hidden_act = FfnActivation::gelu;
   bool gated = false;  ///< gate, up, down; otherwise up and down
+  // How training makes the matrices; a forward pass takes them as they are.
+  std::optional<AnchorDeltaArgs> anchor_delta;  ///< of the FFNs' stacks; none: plain matrices
+  Manifold encoder_manifold = Manifold::none;   ///< stiefel_*: router.orthonormal
 };
+
+/// The layer's router as traces and audits know routers, logits z = -err / T: a softmax over the selected is what the
+/// softmin weights are, and a softmax over all is P of the balance loss.
+RouterSpec as_router_spec(const ReconstructionMoe& spec) noexcept;
 
 /// Views; what is not needed stays empty.
 struct ReconstructionMoeWeights {
@@ -50,12 +58,18 @@ class ReconstructionMoeBlock {
   static ReconstructionMoeBlock load(const ReconstructionMoe& spec, const ReconstructionMoeWeights& weights,
                                      AnchorForm form, const LoadOptions& options);
   /// x, y: [T, d]; must not overlap. audit (may be null) receives the batch's. layer names it to the probe, which sees
-  /// moe_input and routing; rows: of the output ffn. Both logits and scores are the negated errors.
+  /// moe_input and, with the errors and residual norms, routing; both logits and scores are as_router_spec's. rows: of
+  /// the output ffn.
   void forward(const ExecContext& ctx, int layer, const float* x, std::int64_t tokens, float* y,
                RoutingAudit* audit = nullptr, ExpertRows rows = ExpertRows::in_place) const;
 
+  /// Only the routing, for the probe, which must want it; without residual norms, for no expert runs.
+  void observe_routing(const ExecContext& ctx, int layer, const float* x, std::int64_t tokens) const;
+
   LayerFlops flops(std::int64_t tokens) const noexcept;
   std::size_t num_bytes() const noexcept;
+  /// What one token reads: all encoders, and of the experts its share.
+  std::size_t active_bytes() const noexcept;
   std::string explain() const;
   const ReconstructionMoe& spec() const noexcept { return spec_; }
 

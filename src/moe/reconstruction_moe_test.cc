@@ -232,10 +232,12 @@ struct Listener : ForwardProbe {
     layers.push_back(layer);
     ids.assign(decision.expert_ids.begin(), decision.expert_ids.end());
     scores.assign(decision.scores.begin(), decision.scores.end());
+    errors.assign(decision.errors.begin(), decision.errors.end());
+    residual_norms.assign(decision.residual_norms.begin(), decision.residual_norms.end());
   }
   std::vector<int> layers;
   std::vector<std::int32_t> ids;
-  std::vector<float> scores;
+  std::vector<float> scores, errors, residual_norms;
 };
 
 TEST(ReconstructionMoe, AuditAndProbeTellWhatWasRoutedAndScratchIsTakenOnce) {
@@ -250,7 +252,11 @@ TEST(ReconstructionMoe, AuditAndProbeTellWhatWasRoutedAndScratchIsTakenOnce) {
   block.forward({pool, arena, &listener}, 3, x.data(), 20, y.data(), &audit);
   EXPECT_EQ(listener.layers, std::vector<int>{3});
   EXPECT_EQ(listener.ids, audit.token_experts);
-  for (std::size_t i = 0; i < audit.all_errors.size(); ++i) EXPECT_EQ(listener.scores[i], -audit.all_errors[i]);
+  for (std::size_t i = 0; i < audit.all_errors.size(); ++i) {
+    EXPECT_EQ(listener.scores[i], -audit.all_errors[i] / spec.router.temperature);
+    EXPECT_EQ(listener.errors[i], audit.all_errors[i]);
+  }
+  EXPECT_EQ(listener.residual_norms, audit.residual_norms);
 
   const std::size_t taken = arena.capacity();
   for (std::int64_t tokens : {20, 7, 20}) block.forward({pool, arena}, 0, x.data(), tokens, again.data());

@@ -65,10 +65,17 @@ void check_orthonormal(const std::vector<float>& encoders, const ErrorRouterSpec
 }  // namespace
 
 const char* error_path_name(ErrorPath path) noexcept {
-  return path == ErrorPath::gram ? "gram" : path == ErrorPath::stiefel ? "stiefel" : "direct";
+  switch (path) {
+    case ErrorPath::gram: return "gram";
+    case ErrorPath::stiefel: return "stiefel";
+    case ErrorPath::direct: return "direct";
+    case ErrorPath::linear: return "linear";
+  }
+  return "?";
 }
 
 ErrorPath error_path(const ErrorRouterSpec& spec) noexcept {
+  if (spec.is_learned()) return ErrorPath::linear;
   if (spec.always_direct || !spec.tied || spec.measure == ErrorMeasure::huber) return ErrorPath::direct;
   return spec.orthonormal ? ErrorPath::stiefel : ErrorPath::gram;
 }
@@ -161,6 +168,7 @@ void ReconstructionRouter::errors_from_reconstructions(const ExecContext& ctx, c
             error = normalized(spec_, reduce.huber_distance(a, b, d, spec_.huber_delta), xx);
             break;
           case ErrorMeasure::cosine: error = cosine_error(reduce.dot(a, b, d), xx, reduce.dot(b, b, d)); break;
+          case ErrorMeasure::linear: KEDGE_CHECK(!"a learned router reconstructs nothing");
         }
         errors[t * experts + e] = error;
       }
@@ -180,6 +188,8 @@ ErrorRouting ReconstructionRouter::route(const ExecContext& ctx, const float* x,
   if (spec_.activation) activation(ctx, *spec_.activation, p, width, tokens, width, h, width, isa_);
   if (path_ == ErrorPath::direct) {
     errors_from_reconstructions(ctx, x, tokens, h, errors);
+  } else if (path_ == ErrorPath::linear) {
+    for (std::int64_t i = 0; i < tokens * experts; ++i) errors[i] = -p[i];
   } else {
     errors_from_codes(ctx, x, tokens, p, h, errors);
   }

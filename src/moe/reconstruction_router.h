@@ -8,6 +8,7 @@
 //   direct      untied decoders (the Gram form would need V^T V and V^T U: nothing is saved) and Huber, which has no
 //   such
 //               form. Every reconstruction is computed.
+//   linear      the measure linear: a product with one row per expert
 // gram and stiefel cancel where err << ||x||^2: they are right to about 1e-6 ||x||^2, and a selection may differ from
 // the direct one only where errors lie closer than that. A squared or cosine error below 0 is rounding and becomes 0.
 #pragma once
@@ -22,7 +23,7 @@
 
 namespace kedge {
 
-enum class ErrorPath : std::uint8_t { gram, stiefel, direct };
+enum class ErrorPath : std::uint8_t { gram, stiefel, direct, linear };
 const char* error_path_name(ErrorPath path) noexcept;
 /// Which form serves a spec.
 ErrorPath error_path(const ErrorRouterSpec& spec) noexcept;

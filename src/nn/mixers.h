@@ -52,6 +52,7 @@ struct Mla {
 struct Mlp {
   std::int64_t intermediate_size = 0;
   FfnActivation hidden_act = FfnActivation::silu;
+  bool gated = true;  ///< gate, up, down; otherwise up and down: act(up_proj x)
 };
 
 }  // namespace kedge

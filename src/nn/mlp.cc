@@ -1,5 +1,6 @@
 #include "nn/mlp.h"
 
+#include "kernels/swiglu/activation.h"
 #include "kernels/swiglu/swiglu.h"
 
 namespace kedge {
@@ -10,7 +11,7 @@ MlpModule MlpModule::load(const WeightSource& source, const std::string& prefix,
   module.spec_ = spec;
   module.isa_ = options.isa;
   const std::int64_t inner = spec.intermediate_size;
-  module.gate_proj_ = Linear::load(source, prefix + ".gate_proj", inner, hidden_size, false, options);
+  if (spec.gated) module.gate_proj_ = Linear::load(source, prefix + ".gate_proj", inner, hidden_size, false, options);
   module.up_proj_ = Linear::load(source, prefix + ".up_proj", inner, hidden_size, false, options);
   module.down_proj_ = Linear::load(source, prefix + ".down_proj", hidden_size, inner, false, options);
   return module;
@@ -19,12 +20,16 @@ MlpModule MlpModule::load(const WeightSource& source, const std::string& prefix,
 void MlpModule::forward(const ExecContext& ctx, const float* x, std::int64_t rows, float* y) const {
   ArenaScope scope(ctx.scratch);
   const std::int64_t inner = spec_.intermediate_size;
-  float* gate = ctx.scratch.take<float>(rows * inner);
   float* up = ctx.scratch.take<float>(rows * inner);
-  gate_proj_.forward(ctx, x, rows, gate);
   up_proj_.forward(ctx, x, rows, up);
-  gated_activation(ctx, spec_.hidden_act, gate, inner, up, inner, rows, inner, gate, inner, isa_);
-  down_proj_.forward(ctx, gate, rows, y);
+  if (spec_.gated) {
+    float* gate = ctx.scratch.take<float>(rows * inner);
+    gate_proj_.forward(ctx, x, rows, gate);
+    gated_activation(ctx, spec_.hidden_act, gate, inner, up, inner, rows, inner, up, inner, isa_);
+  } else {
+    activation(ctx, spec_.hidden_act, up, inner, rows, inner, up, inner, isa_);
+  }
+  down_proj_.forward(ctx, up, rows, y);
 }
 
 std::size_t MlpModule::num_bytes() const noexcept {

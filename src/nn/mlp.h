@@ -1,4 +1,5 @@
-// The dense gated FFN: down_proj(act(gate_proj x) * up_proj x). Also the shared expert of a MoE layer.
+// The dense FFN: down_proj(act(gate_proj x) * up_proj x), or without a gate down_proj(act(up_proj x)). Also the shared
+// expert of a MoE layer.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@ class MlpModule {
   std::size_t num_bytes() const noexcept;
   template <class F>
   void each_linear(F&& f) const {
-    f("gate_proj", gate_proj_);
+    if (spec_.gated) f("gate_proj", gate_proj_);
     f("up_proj", up_proj_);
     f("down_proj", down_proj_);
   }

@@ -17,6 +17,8 @@ struct RoutingDecision {
   std::span<const float> logits;             ///< [T, E], the router's raw output, fp32
   std::span<const float> scores;             ///< [T, E], what selection ranks: logits for softmax routers,
                                              ///< sigmoid + bias (masked groups -inf) for DeepSeek-V3's
+  std::span<const float> errors;             ///< [T, E] of routing by reconstruction error; else empty
+  std::span<const float> residual_norms;     ///< [T] ||x - y||, y the layer's output; empty as errors, or if not run
 };
 
 enum class Site : unsigned {

@@ -19,8 +19,8 @@ class WeightSource {
   virtual ~WeightSource() = default;
   /// "<module>.weight", [rows, cols]. A view lives as long as the source. Error(not_found), Error(bad_file).
   virtual WeightData weight(const std::string& module, std::int64_t rows, std::int64_t cols) const = 0;
-  /// The matrices of all experts that share an anchor, by the stack's name ("model.layers.1.mlp.experts.up_proj"); null:
-  /// each expert's is asked for by itself. Error(bad_file), Error(mismatch).
+  /// The matrices of all experts that share an anchor, by the stack's name ("model.layers.1.mlp.experts.up_proj");
+  /// null: each expert's is asked for by itself. Error(bad_file), Error(mismatch).
   virtual std::shared_ptr<const AnchorDelta> stack(const std::string&) const { return nullptr; }
   /// A vector by its full name ("model.norm.weight"), as fp32. Error(not_found), Error(bad_file).
   virtual std::vector<float> vector(const std::string& name, std::int64_t size) const = 0;

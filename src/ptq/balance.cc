@@ -98,7 +98,7 @@ ExpertCounter::ExpertCounter(const ModelSpec& spec, std::int64_t sequences) {
   counts_.layers = spec.moe_layers();
   counts_.sequences = sequences;
   for (const int layer : counts_.layers) {
-    const std::int64_t experts = spec.moe(layer).router.num_experts;
+    const std::int64_t experts = spec.router(layer).num_experts;
     KEDGE_CHECK(counts_.num_experts == 0 || counts_.num_experts == experts);
     counts_.num_experts = experts;
   }

@@ -113,6 +113,11 @@ std::optional<CalibrationData> calibration_data(const QuantizeOptions& options, 
   const ModelSpec spec = model_spec(checkpoint);
   const std::optional<ChatTemplate> chat = ChatTemplate::open(options.source);
   spec.require_causal("calibration follows next-token predictions");
+  if (spec.routes_by_error()) {
+    throw Error(ErrorCode::unsupported,
+                spec.model_type + " has layers routed by reconstruction error, which no calibrated method knows",
+                "a method without calibration", "give --method rtn or rtn-mse");
+  }
   const CalibrationModel model{spec.max_position_embeddings, spec.vocab_size, chat ? &*chat : nullptr};
   const Tokenizer tokenizer = Tokenizer::open(options.source);
   CalibrationOptions wanted = options.calibration;

@@ -25,8 +25,14 @@ RecordingProbe::RecordingProbe(std::span<const std::pair<int, RouterSpec>> route
     for (const auto& [layer, router] : routers) {
       const auto k = static_cast<std::size_t>(tokens * router.num_experts_per_tok),
                  e = static_cast<std::size_t>(tokens * router.num_experts);
-      trace_.layers.push_back({layer, router, std::vector<std::int32_t>(k), std::vector<float>(k),
-                               std::vector<float>(e), std::vector<float>(e)});
+      trace_.layers.push_back({layer,
+                               router,
+                               std::vector<std::int32_t>(k),
+                               std::vector<float>(k),
+                               std::vector<float>(e),
+                               std::vector<float>(e),
+                               {},
+                               {}});
     }
   }
   const auto shape = [&](std::int64_t width) {
@@ -83,6 +89,13 @@ void RecordingProbe::routing(int layer, const RoutingDecision& decision) {
   copy_rows(decision.weights, rows_, decision.top_k, target->weights);
   copy_rows(decision.logits, rows_, decision.num_experts, target->logits);
   copy_rows(decision.scores, rows_, decision.num_experts, target->scores);
+  const auto copy_if_there = [&](std::span<const float> from, std::int64_t width, std::vector<float>& to) {
+    if (from.empty()) return;
+    to.resize(static_cast<std::size_t>(capacity_ * width));
+    copy_rows(from, rows_, width, to);
+  };
+  copy_if_there(decision.errors, decision.num_experts, target->errors);
+  copy_if_there(decision.residual_norms, 1, target->residual_norms);
 }
 
 void RecordingProbe::logits(std::int64_t rows, std::int64_t vocab, const float* x) {

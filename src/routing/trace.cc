@@ -88,6 +88,13 @@ std::vector<std::int32_t> read_ids(const SafetensorsFile& file, const std::strin
   return ids;
 }
 
+std::vector<float> read_if_there(const SafetensorsFile& file, const std::string& name, const Shape& shape,
+                                 const std::string& where) {
+  const auto& all = file.header().tensors;
+  const bool there = std::any_of(all.begin(), all.end(), [&](const TensorInfo& info) { return info.name == name; });
+  return there ? read_values<float>(file, name, DType::f32, shape, where) : std::vector<float>();
+}
+
 void check_distinct(const LayerTrace& layer, const std::string& where) {
   const auto k = static_cast<std::size_t>(layer.router.num_experts_per_tok);
   std::vector<std::int32_t> sorted;
@@ -114,6 +121,8 @@ void check_sizes(const RoutingTrace& trace) {
                k = static_cast<std::size_t>(layer.router.num_experts_per_tok);
     KEDGE_CHECK(layer.expert_ids.size() == t * k && layer.weights.size() == t * k);
     KEDGE_CHECK(layer.logits.size() == t * e && layer.scores.size() == t * e);
+    KEDGE_CHECK(layer.errors.empty() || layer.errors.size() == t * e);
+    KEDGE_CHECK(layer.residual_norms.empty() || layer.residual_norms.size() == t);
   }
 }
 
@@ -147,6 +156,9 @@ void save_trace(const RoutingTrace& trace, const std::filesystem::path& path,
     add(indexed("topk_weights", layer.layer), DType::f32, {t, k}, layer.weights);
     if (layer.router.scoring_func == ScoringFunc::sigmoid)
       add(indexed("selection_scores", layer.layer), DType::f32, {t, e}, layer.scores);
+    if (!layer.errors.empty()) add(indexed("all_errors", layer.layer), DType::f32, {t, e}, layer.errors);
+    if (!layer.residual_norms.empty())
+      add(indexed("residual_norm", layer.layer), DType::f32, {t}, layer.residual_norms);
   }
   for (const auto& [name, tensor] : trace.extra) {
     entries.push_back({name, tensor.dtype(), tensor.shape()});
@@ -210,6 +222,8 @@ RoutingTrace load_trace(const std::filesystem::path& path) {
     layer.scores = layer.router.scoring_func == ScoringFunc::sigmoid
                        ? read_values<float>(file, indexed("selection_scores", layer.layer), DType::f32, {t, e}, where)
                        : layer.logits;
+    layer.errors = read_if_there(file, indexed("all_errors", layer.layer), {t, e}, where);
+    layer.residual_norms = read_if_there(file, indexed("residual_norm", layer.layer), {t}, where);
     check_distinct(layer, where);
     trace.layers.push_back(std::move(layer));
   }

@@ -3,6 +3,7 @@
 // On disk: safetensors, tensor names and shapes as transformers' goldens have them (docs/formats/routing-trace.md):
 // input_ids [S, L] i32 (when all sequences have one length; else [T]), per MoE layer l router_logits.l [T, E] f32,
 // topk_ids.l [T, k] i32, topk_weights.l [T, k] f32, selection_scores.l [T, E] f32 (sigmoid routers),
+// of layers routed by reconstruction error all_errors.l [T, E] f32 and residual_norm.l [T] f32,
 // sequence_offsets [S + 1] i64, positions [T] i64, phase [T] u8 (0 prefill, 1 decode); optionally logits and
 // hidden_states.i. Rows are in batch-major order: sequence 0, then sequence 1, ...
 #pragma once
@@ -27,6 +28,8 @@ struct LayerTrace {
   std::vector<float> weights;            ///< [T, k]
   std::vector<float> logits;             ///< [T, E]
   std::vector<float> scores;             ///< [T, E]: what selection ranked
+  std::vector<float> errors;             ///< [T, E] of routing by reconstruction error; else empty
+  std::vector<float> residual_norms;     ///< [T] ||x - y||; empty as errors, or where no expert ran
 
   std::int64_t tokens() const noexcept {
     return router.num_experts_per_tok == 0 ? 0

@@ -11,6 +11,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "io/checkpoint_writer.h"
+#include "io/wire/anchor_delta.h"
 #include "kedge/error.h"
 #include "model/checkpoint_source.h"
 
@@ -73,14 +74,24 @@ struct FilePlan {
   std::map<std::string, std::string> canonical;
 };
 
-FilePlan plan_file(const Trainer& trainer, const Json& config, DType dtype) {
+using Stacks = std::map<std::string, AnchorDelta>;
+
+bool in_stack(const Stacks& stacks, const std::string& canonical) {
+  const std::string stacked = twin::stacked_name(canonical);
+  return !stacked.empty() && stacks.contains(stacked.substr(0, stacked.size() - std::string_view(".weight").size()));
+}
+
+/// Without what the stacks hold.
+FilePlan plan_file(const Trainer& trainer, const Json& config, DType dtype, const Stacks& stacks) {
   const ModelFamily& family = family_of(config, "config.json");
   FilePlan plan;
   for (const twin::ParameterInfo& info : twin::list_parameters(trainer.spec())) {
     const std::string name = to_file_name(family, info.name);
-    // transformers keeps the selection bias in fp32.
-    const bool bias = info.kind == twin::ParameterKind::selection_bias;
-    plan.entries.push_back({name, bias ? DType::f32 : dtype, info.shape});
+    if (in_stack(stacks, info.name)) continue;
+    // transformers keeps the selection bias in fp32; encoders with orthonormal rows would not be so in fewer bits.
+    const bool exact = info.kind == twin::ParameterKind::selection_bias ||
+                       (info.kind == twin::ParameterKind::router && trainer.spec().routes_by_error());
+    plan.entries.push_back({name, exact ? DType::f32 : dtype, info.shape});
     plan.canonical[name] = info.name;
   }
   return plan;
@@ -118,7 +129,7 @@ void write_checkpoint(const fs::path& out, const Trainer& trainer, const ModelFi
                       const Json& state) {
   const fs::path path = out / fmt::format("{}{:06}", kPrefix, step);
   if (fs::exists(path)) return;  // written when the run was stopped here; the same bytes
-  FilePlan plan = plan_file(trainer, files.config, DType::f32);
+  FilePlan plan = plan_file(trainer, files.config, DType::f32, {});
   CheckpointWriter writer(path, {{plan.entries}}, sha256_hex(state.dump()));
   writer.write_shard(
       0,
@@ -188,11 +199,29 @@ void write_model(const fs::path& out, const Trainer& trainer, const ModelFiles& 
   for (const fs::path& file : files.sources) {
     write_file_atomically(out / file.filename(), read_file(file, kMaxSideFile));
   }
-  write_file_atomically(out / "config.json", with_dtype(files.config, dtype).dump(2) + "\n");
-  FilePlan plan = plan_file(trainer, files.config, stored_type(dtype));
+  const Stacks stacks = trainer.rounds() ? encode_stacks(trainer.spec(), trainer.weights()) : Stacks();
+  Json config = with_dtype(files.config, dtype);
+  FilePlan plan = plan_file(trainer, files.config, stored_type(dtype), stacks);
+  Json manifests = Json::object();
+  for (const auto& [name, stack] : stacks) {
+    manifests[name] = anchor_delta::manifest(stack);
+    const auto own = anchor_delta::entries(name, stack.shape());
+    plan.entries.insert(plan.entries.end(), own.begin(), own.end());
+  }
+  if (!stacks.empty()) {
+    const AnchorDeltaArgs& args = stacks.begin()->second.args;
+    const std::string scheme = fmt::format("anchor-int{}-g{}", args.num_bits, args.group_size);
+    config["quantization_config"] = anchor_delta::quantization_config(scheme, std::move(manifests), nullptr);
+  }
+  write_file_atomically(out / "config.json", config.dump(2) + "\n");
   SafetensorsWriter writer(out / "model.safetensors", plan.entries, {{"format", "pt"}});
   for (const SafetensorsWriter::Entry& entry : writer.order()) {
-    const std::vector<std::byte> bytes = stored_bytes(trainer.weights().value(plan.canonical[entry.name]), entry.dtype);
+    const auto name = plan.canonical.find(entry.name);
+    const std::size_t dot = entry.name.rfind('.');
+    const std::vector<std::byte> bytes =
+        name != plan.canonical.end()
+            ? stored_bytes(trainer.weights().value(name->second), entry.dtype)
+            : anchor_delta::serialize(stacks.at(entry.name.substr(0, dot)), std::string_view(entry.name).substr(dot));
     writer.write(entry.name, bytes.data(), bytes.size());
   }
   writer.finish();

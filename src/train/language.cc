@@ -78,6 +78,23 @@ void set_objective(const TrainOptions& options, const Tokenizer& tokenizer, Json
   config["vocab_size"] = std::max(vocab_size, mask + 1);
 }
 
+/// Random ones; the routers' from a seed of their own where there is one.
+twin::Parameters first_weights(const ModelSpec& spec, const TrainOptions& options, double deviation) {
+  const std::vector<twin::ParameterInfo> all = twin::list_parameters(spec);
+  twin::Parameters drawn = twin::random_parameters(all, options.seed, {}, deviation);
+  if (!options.routing_seed) return drawn;
+  std::vector<twin::ParameterInfo> of_routers;
+  for (const twin::ParameterInfo& info : all) {
+    if (info.kind == twin::ParameterKind::router) of_routers.push_back(info);
+  }
+  // Another stream than that of --seed, which may be the same number.
+  const std::uint64_t stream = *options.routing_seed * 0x9E3779B97F4A7C15ull + 1;
+  const twin::Parameters routers = twin::random_parameters(of_routers, stream, {}, deviation);
+  twin::Parameters out;
+  for (const auto& [name, value] : drawn) out.insert(name, routers.contains(name) ? routers[name] : value);
+  return out;
+}
+
 /// Busiest expert over the mean.
 double peak_load(const std::vector<std::int64_t>& counts) {
   const auto total = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
@@ -164,7 +181,7 @@ void LanguageRun::read_inputs() {
   InputHashes hashes{rows_.content_hash, tokenizer_->tokenizer.content_hash(), {}};
   if (!options_.init.empty()) hashes.init = Checkpoint::open(options_.init).content_hash();
   report_.device = model_options_.device.str();
-  settings_ = settings_json(options_, config_, hashes, model_options_.device.is_cpu() ? "cpu" : "cuda");
+  settings_ = settings_json(options_, config_, spec_, hashes, model_options_.device.is_cpu() ? "cpu" : "cuda");
 }
 
 void LanguageRun::open_out() {
@@ -203,15 +220,18 @@ void LanguageRun::make_trainer() {
     first = read_weights(options_.init, spec_, on_host);
   } else {
     const double deviation = json_get_or<double>(config_, "initializer_range", 0.02, "the config");
-    first = twin::random_parameters(twin::list_parameters(spec_), options_.seed, on_host, deviation);
+    first = first_weights(spec_, options_, deviation);
   }
-  trainer_.emplace(spec_, first, trainer_settings(options_), model_options_, &ranks_);
+  TrainerSettings settings = trainer_settings(options_);
+  settings.resumed_from = resumed_ ? resumed_->step : 0;
+  trainer_.emplace(spec_, first, settings, model_options_, &ranks_);
+  if (!resumed_) trainer_->place_on_manifolds();
   if (resumed_) {
     read_optimizer(*resumed_, trainer_->optimizer());
     report_.resumed_from = resumed_->step;
     note(fmt::format("going on after step {} of {}", resumed_->step, options_.steps));
   }
-  batches_.emplace(rows_.rows, options_.batch_size, options_.shuffle, options_.seed);
+  batches_.emplace(rows_.rows, options_.batch_size, options_.shuffle, options_.data_seed.value_or(options_.seed));
   if (ranks_.is_root()) log_.emplace(options_.out / kLogFile, report_.resumed_from);
 }
 
@@ -248,14 +268,16 @@ void LanguageRun::one_step(std::int64_t step) {
     peaks.push_back(peak_load(counts));
     highest = std::max(highest, peak_load(counts));
   }
-  log_->write({{"step", step},
+  Json line = {{"step", step},
                {"loss", result.loss},
                {"balance_loss", result.balance_loss},
                {"z_loss", result.z_loss},
                {"gradient_norm", result.gradient_norm},
                {"lr", lr},
                {"peak_load", std::move(peaks)},
-               {"tokens_per_second", static_cast<double>(tokens) / seconds_since(start)}});
+               {"tokens_per_second", static_cast<double>(tokens) / seconds_since(start)}};
+  if (!std::isnan(result.reconstruction_loss)) line["reconstruction_loss"] = result.reconstruction_loss;
+  log_->write(line);
   std::string detail = fmt::format("step {}/{}, loss {:.3f}", step, options_.steps, result.loss);
   if (highest > 0) detail += fmt::format(", busiest expert {:.1f} x mean", highest);
   progress_->update((step - report_.resumed_from) * tokens, detail);

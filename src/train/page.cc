@@ -123,6 +123,10 @@ void add_plots(HtmlPage& page, const std::vector<Json>& lines) {
   if (!std::isnan(number(*steps.front(), "balance_loss"))) {
     page.plot("Balance loss", "1 is even.", plot_of("balance loss", {of("balance_loss")}));
   }
+  if (!std::isnan(number(*steps.front(), "reconstruction_loss"))) {
+    page.plot("Reconstruction error", "Of the selected experts, mean over the layers.",
+              plot_of("reconstruction error", {of("reconstruction_loss")}));
+  }
   const auto last =
       std::find_if(lines.rbegin(), lines.rend(), [](const Json& l) { return l.contains("expert_counts"); });
   if (last != lines.rend()) {

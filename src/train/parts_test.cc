@@ -151,7 +151,7 @@ TEST(Settings, OutOfRangeNamesTheOption) {
 
 TEST(Settings, AnotherRunsAreRefusedByName) {
   const Json config = {{"hidden_size", 8}};
-  const Json ours = settings_json(valid_options(), config, {"a", "b", ""}, "cpu");
+  const Json ours = settings_json(valid_options(), config, ModelSpec{}, {"a", "b", ""}, "cpu");
   check_same_settings(ours, ours, "there");
   for (const auto& [key, value] : ours.items()) {
     Json other = ours;

@@ -19,6 +19,11 @@ void count_parameters(const ModelSpec& spec, TrainReport& report) {
     if (!expert) report.active_parameters += size;
   }
   for (const BlockSpec& block : spec.blocks) {
+    if (const auto* by_error = std::get_if<ReconstructionMoe>(&block.mixer)) {
+      if (by_error->output != ExpertOutput::ffn) continue;
+      report.active_parameters +=
+          by_error->router.slots() * (by_error->gated ? 3 : 2) * by_error->intermediate_size * spec.hidden_size;
+    }
     const auto* moe = std::get_if<Moe>(&block.mixer);
     if (moe == nullptr) continue;
     report.active_parameters += moe->router.num_experts_per_tok * 3 * moe->moe_intermediate_size * spec.hidden_size;

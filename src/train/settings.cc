@@ -47,6 +47,8 @@ void check(const TrainOptions& o) {
   check_range("balance_loss", o.balance_loss, 0, 1e6);
   check_range("z_loss", o.z_loss, 0, 1e6);
   check_range("bias_update_speed", o.bias_update_speed, 0, 1e3);
+  check_range("reconstruction_loss", o.reconstruction_loss, 0, 1e6);
+  check_range("round_after", o.round_after, 0, 1);
   check_word("dtype", o.dtype, {"float32", "bfloat16"});
   check_word("save_dtype", o.save_dtype, {"auto", "float32", "bfloat16", "float16"});
   check_range("save_every", static_cast<double>(o.save_every), 0, kMaxCount);
@@ -66,13 +68,16 @@ Schedule schedule_of(const TrainOptions& o) {
 }
 
 TrainerSettings trainer_settings(const TrainOptions& o) {
-  return {.muon = o.optimizer == "muon",
-          .optimizer = {o.weight_decay, o.beta1, o.beta2, o.eps, o.momentum},
-          .clip = o.clip,
-          .balance_loss = o.balance_loss,
-          .z_loss = o.z_loss,
-          .bias_update_speed = o.bias_update_speed,
-          .mask_seed = o.seed};
+  return {
+      .muon = o.optimizer == "muon",
+      .optimizer = {o.weight_decay, o.beta1, o.beta2, o.eps, o.momentum},
+      .clip = o.clip,
+      .balance_loss = o.balance_loss,
+      .z_loss = o.z_loss,
+      .reconstruction_loss = o.reconstruction_loss,
+      .round_from = o.round_after < 1 ? static_cast<std::int64_t>(o.round_after * static_cast<double>(o.steps)) + 1 : 0,
+      .bias_update_speed = o.bias_update_speed,
+      .mask_seed = o.seed};
 }
 
 twin::Options model_options(const TrainOptions& o) {
@@ -82,33 +87,41 @@ twin::Options model_options(const TrainOptions& o) {
           .stacked_experts = true};
 }
 
-Json settings_json(const TrainOptions& o, const Json& config, const InputHashes& hashes, const std::string& device) {
-  return {{"kind", o.kind},
-          {"config", config},
-          {"text", hashes.text},
-          {"tokenizer", hashes.tokenizer},
-          {"init", hashes.init.empty() ? Json(nullptr) : Json(hashes.init)},
-          {"steps", o.steps},
-          {"batch_size", o.batch_size},
-          {"seqlen", o.seqlen},
-          {"shuffle", o.shuffle},
-          {"optimizer", o.optimizer},
-          {"lr", o.lr},
-          {"min_lr_ratio", o.min_lr_ratio},
-          {"warmup_ratio", o.warmup_ratio},
-          {"schedule", o.schedule},
-          {"weight_decay", o.weight_decay},
-          {"beta1", o.beta1},
-          {"beta2", o.beta2},
-          {"eps", o.eps},
-          {"momentum", o.momentum},
-          {"clip", o.clip},
-          {"balance_loss", o.balance_loss},
-          {"z_loss", o.z_loss},
-          {"bias_update_speed", o.bias_update_speed},
-          {"dtype", o.dtype},
-          {"device", device},
-          {"seed", o.seed}};
+Json settings_json(const TrainOptions& o, const Json& config, const ModelSpec& spec, const InputHashes& hashes,
+                   const std::string& device) {
+  Json settings = {{"kind", o.kind},
+                   {"config", config},
+                   {"text", hashes.text},
+                   {"tokenizer", hashes.tokenizer},
+                   {"init", hashes.init.empty() ? Json(nullptr) : Json(hashes.init)},
+                   {"steps", o.steps},
+                   {"batch_size", o.batch_size},
+                   {"seqlen", o.seqlen},
+                   {"shuffle", o.shuffle},
+                   {"optimizer", o.optimizer},
+                   {"lr", o.lr},
+                   {"min_lr_ratio", o.min_lr_ratio},
+                   {"warmup_ratio", o.warmup_ratio},
+                   {"schedule", o.schedule},
+                   {"weight_decay", o.weight_decay},
+                   {"beta1", o.beta1},
+                   {"beta2", o.beta2},
+                   {"eps", o.eps},
+                   {"momentum", o.momentum},
+                   {"clip", o.clip},
+                   {"balance_loss", o.balance_loss},
+                   {"z_loss", o.z_loss},
+                   {"bias_update_speed", o.bias_update_speed},
+                   {"dtype", o.dtype},
+                   {"device", device},
+                   {"seed", o.seed}};
+  if (o.data_seed) settings["data_seed"] = *o.data_seed;
+  if (o.routing_seed) settings["routing_seed"] = *o.routing_seed;
+  if (spec.routes_by_error()) {
+    settings["reconstruction_loss"] = o.reconstruction_loss;
+    settings["round_after"] = o.round_after;
+  }
+  return settings;
 }
 
 void check_same_settings(const Json& recorded, const Json& wanted, const std::string& where) {

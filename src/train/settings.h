@@ -23,7 +23,7 @@ struct InputHashes {
 };
 /// All that the losses depend on, but the number of threads.
 nlohmann::ordered_json settings_json(const TrainOptions& options, const nlohmann::ordered_json& config,
-                                     const InputHashes& hashes, const std::string& device);
+                                     const ModelSpec& spec, const InputHashes& hashes, const std::string& device);
 /// Error(mismatch) names the first that differs.
 void check_same_settings(const nlohmann::ordered_json& recorded, const nlohmann::ordered_json& wanted,
                          const std::string& where);

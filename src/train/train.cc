@@ -4,6 +4,7 @@
 #include "kedge/error.h"
 #include "train/language.h"
 #include "train/mnist.h"
+#include "train/subspaces.h"
 
 namespace kedge {
 namespace {
@@ -16,6 +17,7 @@ struct TrainKind {
 constexpr TrainKind kKinds[] = {
     {"lm", training::train_language_model},
     {"mnist", training::train_mnist},
+    {"subspaces", training::train_subspaces},
 };
 
 }  // namespace

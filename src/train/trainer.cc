@@ -57,11 +57,20 @@ Trainer::Trainer(const ModelSpec& spec, const twin::Parameters& first, const Tra
       alone_(ranks == nullptr ? single_rank() : nullptr),
       ranks_(ranks == nullptr ? *alone_ : *ranks),
       weights_(spec, first, settings.muon, options.device),
+      manifolds_(spec, weights_),
       optimizer_(weights_, settings.optimizer),
-      model_(spec, weights_.parameters(), model_options(options)) {}
+      model_(spec, weights_.parameters(), model_options(options)),
+      stacks_(anchored_stacks(spec)) {
+  rounds_ = settings.round_from > 0 && settings.resumed_from >= settings.round_from;
+}
+
+twin::WeightFunction Trainer::current_weights() const {
+  return rounds_ ? rounded_weights(model_.parameters(), stacks_) : model_.weights();
+}
 
 StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
   weights_.clear_gradients();
+  rounds_ = settings_.round_from > 0 && step >= settings_.round_from;
   const Pass pass = forward(ids, ((step - 1) * ranks_.size() + ranks_.rank()) * ids.size(0));
   const twin::Output& output = pass.output;
   const std::vector<at::Tensor> counts = expert_counts(spec(), output.routing);
@@ -69,15 +78,19 @@ StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
   const RouterLosses router = router_losses(spec(), output.routing, counts);
   const at::Tensor& loss = pass.loss;
   at::Tensor total = loss;
-  if (router.balance.defined()) total = total + router.balance * settings_.balance_loss + router.z * settings_.z_loss;
+  if (router.balance.defined()) total = total + router.balance * settings_.balance_loss;
+  if (router.z.defined()) total = total + router.z * settings_.z_loss;
+  if (router.reconstruction.defined()) total = total + router.reconstruction * settings_.reconstruction_loss;
   total.backward();
 
   StepResult result;
   result.loss = mean_over_ranks(ranks_, loss.item<double>());
   result.balance_loss = mean_over_ranks(ranks_, value_or_nan(router.balance));
   result.z_loss = mean_over_ranks(ranks_, value_or_nan(router.z));
+  result.reconstruction_loss = mean_over_ranks(ranks_, value_or_nan(router.reconstruction));
   const double all = mean_over_ranks(ranks_, total.item<double>());
   average_gradients();
+  manifolds_.begin_step();
   result.gradient_norm = gradient_norm();
   if (!std::isfinite(all) || !std::isfinite(result.gradient_norm)) {
     refuse_not_finite(ids, result.loss, step);
@@ -89,6 +102,7 @@ StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
     }
   }
   optimizer_.step(lr, step);
+  manifolds_.end_step();
   for (std::size_t i = 0; i < counts.size(); ++i) {
     const at::Tensor bias = weights_.selection_bias(output.routing[i].layer);
     if (bias.defined()) update_selection_bias(bias, counts[i], settings_.bias_update_speed);
@@ -99,12 +113,12 @@ StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
 
 Trainer::Pass Trainer::forward(const at::Tensor& ids, std::int64_t first_row) {
   if (!spec().is_masked_diffusion()) {
-    twin::Output output = model_.forward(ids);
+    twin::Output output = model_.forward(ids, current_weights());
     at::Tensor loss = next_token_loss(output.logits, ids);
     return {std::move(output), std::move(loss)};
   }
   const MaskedBatch masked = mask_tokens(ids, spec().mask_token_id, settings_.mask_seed, first_row);
-  twin::Output output = model_.forward(masked.inputs);
+  twin::Output output = model_.forward(masked.inputs, current_weights());
   at::Tensor loss = masked_loss(output.logits, ids, masked.weights) / ids.size(0);
   return {std::move(output), std::move(loss)};
 }
@@ -145,16 +159,17 @@ double Trainer::gradient_norm() {
 
 void Trainer::refuse_not_finite(const at::Tensor& ids, double loss, std::int64_t step) {
   const at::NoGradGuard no_gradients;
+  const twin::WeightFunction weights = current_weights();
   std::string where;
   for (const TrainedWeight& weight : weights_.trained()) {
     if (where.empty() && !all_finite(weight.value)) where = "the weight " + weight.name;
   }
-  at::Tensor h = model_.embed(ids, model_.weights());
+  at::Tensor h = model_.embed(ids, weights);
   for (twin::Layer& layer : model_.layers()) {
-    h = layer.forward(h, model_.weights());
+    h = layer.forward(h, weights);
     if (where.empty() && !all_finite(h)) where = fmt::format("the output of layer {}", layer.layer());
   }
-  if (where.empty() && !all_finite(model_.head(h, model_.weights()))) where = "the logits";
+  if (where.empty() && !all_finite(model_.head(h, weights))) where = "the logits";
   for (const TrainedWeight& weight : weights_.trained()) {
     if (where.empty() && !all_finite(weight.value.grad())) where = "the gradient of " + weight.name;
   }

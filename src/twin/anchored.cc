@@ -19,6 +19,12 @@ constexpr int kMostSteps = 60;
 
 Tensor straight_through(const Tensor& x, const Tensor& rounded) { return x + (rounded - x).detach(); }
 
+Tensor stored_anchor(const AnchorDeltaArgs& args, const Tensor& anchor) {
+  if (args.anchor_dtype == DType::i8) return fake_quantize(anchor, args.anchor_args().num_bits, args.group_size);
+  const auto half = args.anchor_dtype == DType::bf16 ? at::kBFloat16 : at::kHalf;
+  return straight_through(anchor, anchor.detach().to(half).to(anchor.scalar_type()));
+}
+
 Tensor polar(const Tensor& w) {
   // The factor is the same for every multiple of w: one that brings all singular values into (0, 1] is a constant.
   const Tensor gram = at::matmul(w, w.mT()).detach();
@@ -71,11 +77,15 @@ Tensor anchored_weights(const AnchorDeltaArgs& args, const Tensor& anchor, const
                         bool quantized) {
   KEDGE_CHECK(anchor.dim() == 2 && deltas.dim() == 3 && deltas.size(1) == anchor.size(0));
   if (!quantized) return retract(args.manifold, anchor + deltas, norms);
-  const auto half = args.anchor_dtype == DType::bf16 ? at::kBFloat16 : at::kHalf;
-  const Tensor stored = args.anchor_dtype == DType::i8
-                            ? fake_quantize(anchor, args.anchor_args().num_bits, args.group_size)
-                            : straight_through(anchor, anchor.detach().to(half).to(anchor.scalar_type()));
+  const Tensor stored = stored_anchor(args, anchor);
   return retract(args.manifold, stored + fake_quantize(deltas, args.num_bits, args.group_size), norms);
+}
+
+Tensor encoded_weights(const AnchorDeltaArgs& args, const Tensor& w) {
+  KEDGE_CHECK(w.dim() == 3);
+  const Tensor mean = w.mean(at::IntArrayRef({0}), /*keepdim=*/false, at::kDouble).to(w.scalar_type());
+  const Tensor stored = stored_anchor(args, mean);
+  return retract(args.manifold, stored + fake_quantize(w - stored, args.num_bits, args.group_size));
 }
 
 }  // namespace kedge::twin

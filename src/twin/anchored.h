@@ -25,4 +25,8 @@ Tensor fake_quantize(const Tensor& w, int bits, std::int64_t group);
 Tensor anchored_weights(const AnchorDeltaArgs& args, const Tensor& anchor, const Tensor& deltas, const Tensor& norms,
                         bool quantized);
 
+/// w [E, N, K], rows on the manifold with norms of 1 -> the weights that encode_anchor_delta stores for it: the anchor
+/// is the experts' mean in its type, each delta is rounded against the anchor as stored. Straight through.
+Tensor encoded_weights(const AnchorDeltaArgs& args, const Tensor& w);
+
 }  // namespace kedge::twin

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "twin/attention.h"
 #include "twin/moe.h"
+#include "twin/reconstruction_moe.h"
 #include "twin/scope.h"
 
 namespace kedge::twin {
@@ -33,7 +34,14 @@ struct MixerForward {
     return attention(a, scope("self_attn"), *angles, norm_eps, x, pass.mask);
   }
   Tensor operator()(const Mla& a) const { return latent_attention(a, scope("self_attn"), *angles, x, pass.mask); }
-  Tensor operator()(const Mlp& m) const { return gated_ffn(scope("mlp"), "", m.hidden_act, x); }
+  Tensor operator()(const Mlp& m) const { return dense_ffn(scope("mlp"), m, x); }
+  Tensor operator()(const ReconstructionMoe& m) const {
+    Routing routing;
+    const Tensor y = routed_by_error(m, scope("mlp"), x.flatten(0, 1), routing).view_as(x);
+    routing.layer = layer;
+    if (pass.routing != nullptr) pass.routing->push_back(std::move(routing));
+    return y;
+  }
   Tensor operator()(const Moe& m) const {
     const Scope mlp = scope("mlp");
     Routing routing = twin::route(m, mlp, x.flatten(0, 1));

@@ -67,13 +67,13 @@ class Lister {
     linear("self_attn.o_proj", spec_.hidden_size, a.num_attention_heads * a.v_head_dim, a.bias);
   }
 
-  void add_ffn(const std::string& module, std::int64_t inner) {
-    matrix(module + ".gate_proj", inner, spec_.hidden_size);
+  void add_ffn(const std::string& module, std::int64_t inner, bool gated = true) {
+    if (gated) matrix(module + ".gate_proj", inner, spec_.hidden_size);
     matrix(module + ".up_proj", inner, spec_.hidden_size);
     matrix(module + ".down_proj", spec_.hidden_size, inner);
   }
 
-  void add(const Mlp& mlp) { add_ffn("mlp", mlp.intermediate_size); }
+  void add(const Mlp& mlp) { add_ffn("mlp", mlp.intermediate_size, mlp.gated); }
 
   void add(const Moe& moe) {
     matrix("mlp.gate", moe.router.num_experts, spec_.hidden_size, ParameterKind::router);
@@ -84,6 +84,15 @@ class Lister {
       add_ffn(fmt::format("mlp.experts.{}", e), moe.moe_intermediate_size);
     }
     if (moe.shared_expert_intermediate_size > 0) add_ffn("mlp.shared_experts", moe.shared_expert_intermediate_size);
+  }
+
+  void add(const ReconstructionMoe& moe) {
+    const ErrorRouterSpec& r = moe.router;
+    matrix("mlp.gate", r.num_experts * r.bottleneck, spec_.hidden_size, ParameterKind::router);
+    if (!r.tied) matrix("mlp.gate.decoder", r.num_experts * spec_.hidden_size, r.bottleneck, ParameterKind::router);
+    for (std::int64_t e = 0; moe.output == ExpertOutput::ffn && e < r.num_experts; ++e) {
+      add_ffn(fmt::format("mlp.experts.{}", e), moe.intermediate_size, moe.gated);
+    }
   }
 
   const ModelSpec& spec_;

@@ -1,9 +1,13 @@
 #include "twin/parameters.h"
 
+#include <map>
+#include <memory>
+
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/normal.h>
 
 #include "base/check.h"
+#include "kedge/error.h"
 
 namespace kedge::twin {
 namespace {
@@ -20,6 +24,40 @@ std::string module_of(const ParameterInfo& info) {
   constexpr std::string_view kLeaf = ".weight";
   KEDGE_CHECK(info.name.ends_with(kLeaf));
   return info.name.substr(0, info.name.size() - kLeaf.size());
+}
+
+/// Each stack once: reading one checks all of it.
+class StackReader {
+ public:
+  explicit StackReader(const WeightSource& source) : source_(source) {}
+  /// null where the experts stand for themselves.
+  const AnchorDelta* find(const std::string& name) {
+    const auto [at, is_new] = stacks_.try_emplace(name);
+    if (is_new) at->second = source_.stack(name);
+    return at->second.get();
+  }
+
+ private:
+  const WeightSource& source_;
+  std::map<std::string, std::shared_ptr<const AnchorDelta>> stacks_;
+};
+
+/// 3 of "model.layers.0.mlp.experts.3.gate_proj.weight".
+std::int64_t expert_of(const std::string& name) {
+  constexpr std::string_view kExperts = ".mlp.experts.";
+  return std::stoll(name.substr(name.find(kExperts) + kExperts.size()));
+}
+
+Tensor decoded(const AnchorDelta& stack, std::int64_t expert, const ParameterInfo& info, const Options& options) {
+  if (stack.rows != info.shape[0] || stack.cols != info.shape[1] || expert >= stack.experts()) {
+    throw Error(ErrorCode::mismatch,
+                info.name + " is of a stack of " + std::to_string(stack.experts()) + " matrices " +
+                    shape_string({stack.rows, stack.cols}),
+                "a matrix " + shape_string(info.shape) + " by config.json");
+  }
+  std::vector<float> values(static_cast<std::size_t>(stack.rows * stack.cols));
+  decode(stack, expert, values);
+  return to_tensor(values.data(), info.shape, options);
 }
 
 }  // namespace
@@ -53,6 +91,7 @@ std::vector<Tensor> Parameters::trainable() const {
 Parameters load_parameters(const std::vector<ParameterInfo>& infos, const WeightSource& source,
                            const Options& options) {
   Parameters out;
+  StackReader stacks(source);
   for (const ParameterInfo& info : infos) {
     if (info.shape.size() == 1) {
       const std::vector<float> values = source.vector(info.name, info.shape[0]);
@@ -60,6 +99,13 @@ Parameters load_parameters(const std::vector<ParameterInfo>& infos, const Weight
       continue;
     }
     const std::string module = module_of(info);
+    if (const std::string stacked = stacked_name(info.name); !stacked.empty()) {
+      const AnchorDelta* stack = stacks.find(stacked.substr(0, stacked.size() - std::string_view(".weight").size()));
+      if (stack != nullptr) {
+        out.insert(info.name, decoded(*stack, expert_of(info.name), info, options));
+        continue;
+      }
+    }
     const kedge::Tensor values = to_float_matrix(source.weight(module, info.shape[0], info.shape[1]), module);
     out.insert(info.name, to_tensor(values.data<float>(), info.shape, options));
     source.done(module);

@@ -23,6 +23,7 @@ struct Routing {
   Tensor candidates;  ///< [N, E] bool: in a group that survived; undefined where all groups do
   Tensor expert_ids;  ///< [N, k] int64, by descending score, the lower index first on ties
   Tensor weights;     ///< [N, k] as applied
+  Tensor errors;      ///< [N, E] of routing by reconstruction error, as normalized; else undefined
 
   /// scores with -infinity outside the candidates: RoutingDecision's.
   Tensor ranked_scores() const;

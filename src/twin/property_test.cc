@@ -72,11 +72,13 @@ Outcome run_twin(const ModelSpec& spec, const WeightSource& source) {
   return out;
 }
 
+/// Relative above 1: an error that nothing normalizes is as large as its token's norm squared.
 double score_difference(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return INFINITY;
   double most = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    if (a[i] != b[i]) most = std::max(most, std::fabs(double{a[i]} - double{b[i]}));
+    if (a[i] == b[i]) continue;
+    most = std::max(most, std::fabs(double{a[i]} - double{b[i]}) / std::max(1.0, std::fabs(double{a[i]})));
   }
   return most;
 }

@@ -5,21 +5,19 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/huber_loss.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/ones_like.h>
+#include <ATen/ops/stack.h>
+#include <fmt/format.h>
 
 #include "base/check.h"
 #include "twin/grouped.h"
 #include "twin/pairs.h"
-#include "twin/scope.h"
 
 namespace kedge::twin {
 namespace {
 
 constexpr double kTiny = std::numeric_limits<float>::min();
 
-Tensor activated(const std::optional<FfnActivation>& act, const Tensor& x) {
-  return act ? gated_activation(*act, x, at::ones_like(x)) : x;
-}
+Tensor activated(const std::optional<FfnActivation>& act, const Tensor& x) { return act ? activation(*act, x) : x; }
 
 /// p = U_e x, [E, N, r].
 Tensor codes_of(const ReconstructionMoeTensors& w, const Tensor& x) { return at::matmul(x, w.encoder.mT()); }
@@ -41,6 +39,7 @@ Tensor normalized(const ErrorRouterSpec& spec, const Tensor& error, const Tensor
 /// [E, N].
 Tensor errors_of(const ErrorRouterSpec& spec, const ReconstructionMoeTensors& w, const Tensor& x, const Tensor& p,
                  const Tensor& h) {
+  if (spec.is_learned()) return -p.squeeze(-1);
   const Tensor xx = x.square().sum(-1);
   const ErrorPath path = error_path(spec);
   if (path != ErrorPath::direct) {
@@ -54,6 +53,7 @@ Tensor errors_of(const ErrorRouterSpec& spec, const ReconstructionMoeTensors& w,
     case ErrorMeasure::cosine: return cosine_error(xx, y.square().sum(-1), (x * y).sum(-1));
     case ErrorMeasure::huber:
       return normalized(spec, at::huber_loss(y, x.expand_as(y), at::Reduction::None, spec.huber_delta).sum(-1), xx);
+    case ErrorMeasure::linear: break;
   }
   return {};
 }
@@ -68,9 +68,9 @@ Tensor outputs_of(const ReconstructionMoe& spec, const ReconstructionMoeTensors&
     const Tensor decoder = spec.router.tied ? w.encoder.mT() : w.decoder;
     return restore_slots(grouped_linear(rows, decoder, pairs.counts), pairs);
   }
-  const Tensor rows = gather_tokens(x, pairs), up = grouped_linear(rows, w.up, pairs.counts);
+  const Tensor rows = gather_tokens(x.to(w.up.scalar_type()), pairs), up = grouped_linear(rows, w.up, pairs.counts);
   const Tensor hidden = spec.gated ? gated_activation(spec.hidden_act, grouped_linear(rows, w.gate, pairs.counts), up)
-                                   : activated(spec.hidden_act, up);
+                                   : activation(spec.hidden_act, up);
   return restore_slots(grouped_linear(hidden, w.down, pairs.counts), pairs);
 }
 
@@ -99,9 +99,43 @@ ErrorRouted reconstruction_moe(const ReconstructionMoe& spec, const Reconstructi
   out.weights = spec.router.combine == CombineMethod::uniform ? at::full_like(chosen, 1.0 / static_cast<double>(slots))
                                                               : at::softmax(-chosen / temperature, -1);
   const Tensor outputs = outputs_of(spec, w, x, h, out.expert_ids);
-  out.y = at::bmm(out.weights.unsqueeze(1), outputs).squeeze(1);
+  out.y = at::bmm(out.weights.unsqueeze(1).to(outputs.scalar_type()), outputs).squeeze(1);
   if (spec.router.combine == CombineMethod::residual) out.y = out.y + x;
   return out;
+}
+
+Tensor routed_by_error(const ReconstructionMoe& spec, const Scope& scope, const Tensor& x, Routing& routing) {
+  const ErrorRouterSpec& r = spec.router;
+  const auto type = scope.options.dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const auto stack = [&](const char* projection) {
+    if (scope.options.stacked_experts) {
+      return scope.weights(fmt::format("{}experts.{}.weight", scope.prefix, projection))
+          .to(scope.options.compute_dtype);
+    }
+    std::vector<Tensor> matrices;
+    for (std::int64_t e = 0; e < r.num_experts; ++e) {
+      matrices.push_back(scope.weights(fmt::format("{}experts.{}.{}.weight", scope.prefix, e, projection)));
+    }
+    return at::stack(matrices).to(scope.options.compute_dtype);
+  };
+  ReconstructionMoeTensors w;
+  w.encoder = scope.weights(scope.prefix + "gate.weight").to(type).view({r.num_experts, r.bottleneck, r.hidden_size});
+  if (!r.tied) {
+    w.decoder =
+        scope.weights(scope.prefix + "gate.decoder.weight").to(type).view({r.num_experts, r.hidden_size, r.bottleneck});
+  }
+  if (spec.output == ExpertOutput::ffn) {
+    if (spec.gated) w.gate = stack("gate_proj");
+    w.up = stack("up_proj");
+    w.down = stack("down_proj");
+  }
+  const ErrorRouted routed = reconstruction_moe(spec, w, x.to(type));
+  routing.input = x;
+  routing.logits = routing.scores = -routed.errors / static_cast<double>(r.temperature);
+  routing.expert_ids = routed.expert_ids;
+  routing.weights = routed.weights;
+  if (!r.is_learned()) routing.errors = routed.errors;
+  return routed.y;
 }
 
 }  // namespace kedge::twin

@@ -5,6 +5,8 @@
 #pragma once
 
 #include "moe/reconstruction_moe.h"
+#include "twin/pass.h"
+#include "twin/scope.h"
 #include "twin/tensor.h"
 
 namespace kedge::twin {
@@ -28,5 +30,9 @@ struct ErrorRouted {
 /// encoders on the manifold, and its gradient is right along the manifold.
 Tensor reconstruction_errors(const ErrorRouterSpec& spec, const ReconstructionMoeTensors& w, const Tensor& x);
 ErrorRouted reconstruction_moe(const ReconstructionMoe& spec, const ReconstructionMoeTensors& w, const Tensor& x);
+
+/// The layer in a model, on the weights that moe/reconstruction_weights.h names below scope's prefix. x: [N, d] ->
+/// [N, d]. The router is fp32 at least, as all routers; experts are of the compute type.
+Tensor routed_by_error(const ReconstructionMoe& spec, const Scope& scope, const Tensor& x, Routing& routing);
 
 }  // namespace kedge::twin

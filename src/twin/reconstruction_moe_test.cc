@@ -8,11 +8,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <filesystem>
 #include <map>
 
 #include "kedge/error.h"
 #include "moe/testing.h"
 #include "twin/anchored.h"
+#include "twin/model.h"
 #include "twin/testing.h"
 
 namespace kedge::twin {
@@ -212,6 +215,29 @@ TEST(Anchored, QuantizedWeightsAreWhatTheEngineEncodes) {
 TEST(Anchored, DependentRowsAreRefused) {
   const Tensor w = at::ones({2, 8}, at::TensorOptions().dtype(at::kDouble));
   EXPECT_THROW(retract(Manifold::stiefel_polar, w), Error);
+}
+
+/// tools/mcqsmoe_reference.py; the engine's side is in model/mcqsmoe_test.cc.
+TEST(ReconstructionMoe, AWholeModelIsPyTorchsInDoublePrecision) {
+  const std::filesystem::path folder = std::filesystem::path(KEDGE_SOURCE_DIR) / "tests/goldens/mcqsmoe/lm";
+  const SafetensorsFile expected(folder / "expected.safetensors");
+  const auto read = [&](const std::string& name) {
+    const TensorView view = expected.tensor(name);
+    std::vector<float> values(static_cast<std::size_t>(view.size()));
+    convert_to_float(view.dtype, view.data, view.size(), values.data());
+    return from_floats(values, view.shape);
+  };
+  const TensorView view = expected.tensor("input_ids");
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(view.size()));
+  std::memcpy(ids.data(), view.data, view.num_bytes());
+  const at::NoGradGuard no_gradients;
+  Model model = Model::load(Checkpoint::open(folder));
+  const Output output = model.forward(from_ids(ids, view.shape));
+  EXPECT_LE(largest_difference(output.logits, read("logits")), 1e-4);
+  ASSERT_EQ(output.routing.size(), 2u);
+  for (const Routing& routing : output.routing) {
+    EXPECT_LE(largest_difference(routing.errors, read("all_errors." + std::to_string(routing.layer))), 1e-5);
+  }
 }
 
 }  // namespace

@@ -18,15 +18,22 @@ Tensor Scope::rms_norm(const std::string& module, const Tensor& x, double eps) c
   return at::rms_norm(x.to(options.dtype), {weight.size(0)}, weight, eps);
 }
 
-Tensor gated_activation(FfnActivation activation, const Tensor& gate, const Tensor& up) {
+Tensor activation(FfnActivation activation, const Tensor& x) {
   switch (activation) {
-    case FfnActivation::silu: return at::silu(gate) * up;
-    case FfnActivation::gelu: return at::gelu(gate) * up;
-    case FfnActivation::gelu_tanh: return at::gelu(gate, "tanh") * up;
-    case FfnActivation::relu2: return gate.relu().square() * up;
+    case FfnActivation::silu: return at::silu(x);
+    case FfnActivation::gelu: return at::gelu(x);
+    case FfnActivation::gelu_tanh: return at::gelu(x, "tanh");
+    case FfnActivation::relu2: return x.relu().square();
   }
   KEDGE_CHECK(!"an activation without a formula");
   std::abort();
+}
+
+Tensor gated_activation(FfnActivation act, const Tensor& gate, const Tensor& up) { return activation(act, gate) * up; }
+
+Tensor dense_ffn(const Scope& scope, const Mlp& spec, const Tensor& x) {
+  if (spec.gated) return gated_ffn(scope, "", spec.hidden_act, x);
+  return scope.linear("down_proj", activation(spec.hidden_act, scope.linear("up_proj", x, false)), false);
 }
 
 Tensor gated_ffn(const Scope& scope, const std::string& module, FfnActivation activation, const Tensor& x) {

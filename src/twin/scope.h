@@ -21,8 +21,11 @@ struct Scope {
   Tensor rms_norm(const std::string& module, const Tensor& x, double eps) const;
 };
 
-/// act(gate) * up.
-Tensor gated_activation(FfnActivation activation, const Tensor& gate, const Tensor& up);
+/// act(x); act(gate) * up.
+Tensor activation(FfnActivation activation, const Tensor& x);
+Tensor gated_activation(FfnActivation act, const Tensor& gate, const Tensor& up);
+/// The dense FFN of an Mlp.
+Tensor dense_ffn(const Scope& scope, const Mlp& spec, const Tensor& x);
 /// The gated FFN: scope's "<module>gate_proj", "up_proj" and "down_proj"; x: [N, H].
 Tensor gated_ffn(const Scope& scope, const std::string& module, FfnActivation activation, const Tensor& x);
 

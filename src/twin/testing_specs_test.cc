@@ -12,7 +12,12 @@ namespace {
   [[maybe_unused]] const auto [mla_heads, q_rank, kv_rank, nope, rot, value, bias, mla_causal, mla_rope] = Mla{};
   [[maybe_unused]] const auto [theta, rotary_dim, interleaved, type, factor, original, low, high, fast, slow, mscale,
                                mscale_all, attention_factor, truncate] = RopeSpec{};
-  [[maybe_unused]] const auto [intermediate, act] = Mlp{};
+  [[maybe_unused]] const auto [intermediate, act, mlp_gated] = Mlp{};
+  [[maybe_unused]] const auto [error_router, output, error_intermediate, error_act, gated, trained_form,
+                               trained_manifold] =
+      ReconstructionMoe{};  // the last two say how training makes the matrices
+  [[maybe_unused]] const auto [error_hidden, bottleneck, error_experts, error_per_tok, measure, normalization, huber,
+                               temperature, combine, router_act, tied, orthonormal, direct] = ErrorRouterSpec{};
   [[maybe_unused]] const auto [router, moe_intermediate, moe_act, shared] = Moe{};
   [[maybe_unused]] const auto [scoring, experts, per_tok, groups, topk_group, norm_topk, scaling, selection_bias] =
       RouterSpec{};
@@ -118,6 +123,41 @@ Moe moe_spec(ScoringFunc scoring, bool groups, Rng& rng) {
   return m;
 }
 
+/// FFN experts by a squared error, its Gram form; autoencoders alone, untied; a learned router.
+std::vector<ReconstructionMoe> error_specs(Rng& rng) {
+  ReconstructionMoe ffn;
+  ffn.router.bottleneck = pick<std::int64_t>(rng, {4, 6});
+  ffn.router.num_experts = 6;
+  ffn.router.num_experts_per_tok = pick<std::int64_t>(rng, {2, 3});
+  ffn.router.temperature = pick(rng, {0.1f, 0.3f});
+  if (rng.below(2) == 0) ffn.router.activation = FfnActivation::gelu;
+  ffn.output = ExpertOutput::ffn;
+  ffn.intermediate_size = pick<std::int64_t>(rng, {16, 24});
+  ffn.hidden_act = any_activation(rng);
+  ffn.gated = rng.below(2) == 0;
+
+  ReconstructionMoe untied = ffn;
+  untied.router.tied = false;
+  untied.router.measure = pick(rng, {ErrorMeasure::cosine, ErrorMeasure::huber});
+  untied.router.normalization = ErrorNormalization::none;
+  untied.router.temperature = 5.0f;
+  untied.router.combine = pick(rng, {CombineMethod::softmin, CombineMethod::residual});
+  untied.output = ExpertOutput::reconstruction;
+
+  ReconstructionMoe learned = ffn;
+  learned.router.measure = ErrorMeasure::linear;
+  learned.router.normalization = ErrorNormalization::none;
+  learned.router.bottleneck = 1;
+  learned.router.activation.reset();
+  learned.router.temperature = 1.0f;
+  return {ffn, untied, learned};
+}
+
+/// The router of a ReconstructionMoe has a width of its own.
+void set_router_width(ModelSpec& spec) {
+  if (auto* moe = find<ReconstructionMoe>(spec)) moe->router.hidden_size = spec.hidden_size;
+}
+
 template <class Mixer, class Ffn>
 ModelSpec model_spec_of(const Mixer& mixer, const Ffn& ffn, Rng& rng) {
   ModelSpec spec;
@@ -197,6 +237,7 @@ void add_rope_mutations(std::vector<Mutation>& out) {
 
 void add_ffn_mutations(std::vector<Mutation>& out) {
   out.push_back({"Mlp.intermediate_size", in<Mlp>([](Mlp& m) { return m.intermediate_size = 56, true; })});
+  out.push_back({"Mlp.gated", in<Mlp>([](Mlp& m) { return m.gated = !m.gated, true; })});
   out.push_back({"Moe.moe_intermediate_size", in<Moe>([](Moe& m) { return m.moe_intermediate_size = 40, true; })});
   out.push_back({"Moe.shared_expert_intermediate_size", in<Moe>([](Moe& m) {
                    return m.shared_expert_intermediate_size = m.shared_expert_intermediate_size == 0 ? 24 : 0, true;
@@ -228,15 +269,66 @@ void add_router_mutations(std::vector<Mutation>& out) {
   add("selection_bias", [=](RouterSpec& r) { return is_sigmoid(r) && (r.selection_bias = !r.selection_bias, true); });
 }
 
+void add_error_mutations(std::vector<Mutation>& out) {
+  const auto add = [&](const char* name, std::function<bool(ReconstructionMoe&)> change) {
+    out.push_back({std::string("ReconstructionMoe.") + name, in<ReconstructionMoe>(std::move(change))});
+  };
+  const auto has_ffn = [](const ReconstructionMoe& m) { return m.output == ExpertOutput::ffn; };
+  const auto is_error = [](const ReconstructionMoe& m) { return !m.router.is_learned(); };
+  add("output", [=](ReconstructionMoe& m) {
+    m.output = has_ffn(m) ? ExpertOutput::reconstruction : ExpertOutput::ffn;
+    return is_error(m);
+  });
+  add("intermediate_size", [=](ReconstructionMoe& m) { return has_ffn(m) && (m.intermediate_size = 40, true); });
+  for (const FfnActivation act :
+       {FfnActivation::silu, FfnActivation::gelu, FfnActivation::gelu_tanh, FfnActivation::relu2}) {
+    add("hidden_act",
+        [=](ReconstructionMoe& m) { return has_ffn(m) && m.hidden_act != act && (m.hidden_act = act, true); });
+  }
+  add("gated", [=](ReconstructionMoe& m) { return has_ffn(m) && (m.gated = !m.gated, true); });
+  add("bottleneck", [=](ReconstructionMoe& m) { return is_error(m) && (m.router.bottleneck = 8, true); });
+  add("num_experts", [](ReconstructionMoe& m) { return m.router.num_experts = 9, true; });
+  add("num_experts_per_tok", [](ReconstructionMoe& m) { return m.router.num_experts_per_tok = 5, true; });
+  for (const ErrorMeasure measure : {ErrorMeasure::squared, ErrorMeasure::cosine, ErrorMeasure::huber}) {
+    add("measure", [=](ReconstructionMoe& m) {
+      if (!is_error(m) || m.router.measure == measure) return false;
+      m.router.measure = measure;
+      if (measure == ErrorMeasure::cosine) m.router.normalization = ErrorNormalization::none;
+      return true;
+    });
+  }
+  for (const auto normalization : {ErrorNormalization::none, ErrorNormalization::width, ErrorNormalization::input}) {
+    add("normalization", [=](ReconstructionMoe& m) {
+      if (!is_error(m) || m.router.measure == ErrorMeasure::cosine || m.router.normalization == normalization)
+        return false;
+      m.router.normalization = normalization;
+      return true;
+    });
+  }
+  add("huber_delta", [](ReconstructionMoe& m) {
+    return m.router.measure == ErrorMeasure::huber && (m.router.huber_delta = 0.3f, true);
+  });
+  add("temperature", [](ReconstructionMoe& m) { return m.router.temperature *= 4, true; });
+  for (const auto combine :
+       {CombineMethod::softmin, CombineMethod::residual, CombineMethod::best, CombineMethod::uniform}) {
+    add("combine",
+        [=](ReconstructionMoe& m) { return m.router.combine != combine && (m.router.combine = combine, true); });
+  }
+  add("activation",
+      [=](ReconstructionMoe& m) { return is_error(m) && (m.router.activation = FfnActivation::silu, true); });
+  add("tied", [=](ReconstructionMoe& m) { return is_error(m) && (m.router.tied = !m.router.tied, true); });
+}
+
 }  // namespace
 
 std::vector<NamedSpec> base_specs(std::uint64_t seed) {
   using Type = RopeSpec::Type;
   Rng rng(seed);
-  const Mlp dense{48, any_activation(rng)};
+  const Mlp dense{48, any_activation(rng), rng.below(2) == 0};
   const Moe softmax = moe_spec(ScoringFunc::softmax, false, rng), sigmoid = moe_spec(ScoringFunc::sigmoid, false, rng);
   const Moe grouped = moe_spec(ScoringFunc::sigmoid, true, rng);
-  return {
+  const std::vector<ReconstructionMoe> by_error = error_specs(rng);
+  std::vector<NamedSpec> out = {
       {"attention_dense", model_spec_of(attention_spec(Type::standard, rng), dense, rng)},
       {"attention_linear_softmax", model_spec_of(attention_spec(Type::linear, rng), softmax, rng)},
       {"attention_llama3_sigmoid", model_spec_of(attention_spec(Type::llama3, rng), sigmoid, rng)},
@@ -244,11 +336,21 @@ std::vector<NamedSpec> base_specs(std::uint64_t seed) {
       {"latent_softmax", model_spec_of(mla_spec(Type::standard, rng), softmax, rng)},
       {"latent_yarn_grouped", model_spec_of(mla_spec(Type::yarn, rng), grouped, rng)},
   };
+  for (std::size_t i = 0; i < by_error.size(); ++i) {
+    ModelSpec spec = model_spec_of(attention_spec(Type::standard, rng), by_error[i], rng);
+    set_router_width(spec);
+    out.push_back({"attention_by_error_" + std::to_string(i), std::move(spec)});
+  }
+  return out;
 }
 
 std::vector<Mutation> mutations() {
   std::vector<Mutation> out;
-  out.push_back({"ModelSpec.hidden_size", [](ModelSpec& spec) { return spec.hidden_size = 48, true; }});
+  out.push_back({"ModelSpec.hidden_size", [](ModelSpec& spec) {
+                   spec.hidden_size = 48;
+                   set_router_width(spec);
+                   return true;
+                 }});
   out.push_back({"ModelSpec.rms_norm_eps", [](ModelSpec& spec) { return spec.rms_norm_eps = 0.1f, true; }});
   for (const std::size_t b : {0u, 1u}) {
     out.push_back(
@@ -265,6 +367,7 @@ std::vector<Mutation> mutations() {
   add_rope_mutations(out);
   add_ffn_mutations(out);
   add_router_mutations(out);
+  add_error_mutations(out);
   return out;
 }
 

@@ -13,5 +13,6 @@ ModelSpec olmoe(const nlohmann::ordered_json& config, const std::string& where);
 ModelSpec qwen3_moe(const nlohmann::ordered_json& config, const std::string& where);
 ModelSpec mixtral(const nlohmann::ordered_json& config, const std::string& where);
 ModelSpec deepseek_v3(const nlohmann::ordered_json& config, const std::string& where);
+ModelSpec kedge_mcqsmoe(const nlohmann::ordered_json& config, const std::string& where);
 
 }  // namespace kedge::families

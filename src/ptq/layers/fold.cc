@@ -68,12 +68,13 @@ class Sites {
     add_rows(std::move(site), select(attention_, {"kv_b_proj"}), select(attention_, {"o_proj"}));
   }
 
-  void operator()(const Mlp&) { add_ffn(nullptr); }
+  void operator()(const Mlp& mlp) { add_ffn(nullptr, mlp.gated); }
+  void operator()(const ReconstructionMoe&) { KEDGE_CHECK(!"calibration refuses layers routed by error"); }
   void operator()(const Moe&) {
     const auto at = std::find_if(ffn_.begin(), ffn_.end(),
                                  [](const PlannedModule* m) { return m->linear.role == LinearRole::router; });
     KEDGE_CHECK(at != ffn_.end());
-    add_ffn(*at);
+    add_ffn(*at, true);
   }
 
   std::vector<FoldSite> sites;
@@ -109,8 +110,9 @@ class Sites {
     sites.push_back(std::move(site));
   }
 
-  void add_ffn(const PlannedModule* router) {
+  void add_ffn(const PlannedModule* router, bool gated) {
     add_norm(norm_, select(ffn_, {"gate_proj", "up_proj"}), router);
+    if (!gated) return;  // what follows an activation is no multiple of what precedes it
     const Modules downs = select(ffn_, {"down_proj"});
     for (const PlannedModule* up : select(ffn_, {"up_proj"})) {
       const std::string& name = up->linear.canonical;
