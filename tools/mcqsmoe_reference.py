@@ -294,7 +294,8 @@ def golden(options):
     save_file({k: v.contiguous() for k, v in tensors.items()}, options.model / "model.safetensors")
     model = Model(options.model)
     ids = torch.randint(config["vocab_size"], (1, 24), generator=generator)
-    expected, h = {"input_ids": ids.to(torch.int32)}, model.embed(ids)
+    h = model.embed(ids)
+    expected = {"input_ids": ids.to(torch.int32), "hidden_states.0": h.float()}
     for layer in range(config["num_hidden_layers"]):
         h, routing = model.layer(layer, h)
         expected[f"hidden_states.{layer + 1}"] = h.float()
@@ -304,11 +305,13 @@ def golden(options):
         ranked = errors.sort(dim=-1).values
         print(f"layer {layer}: least margin {(ranked[:, 1:3] - ranked[:, :2]).amin():.1e}, counts "
               f"{torch.bincount(chosen.flatten(), minlength=experts).tolist()}")
-        expected.update({f"all_errors.{layer}": errors.float(), f"topk_ids.{layer}": chosen.to(torch.int32),
-                         f"topk_weights.{layer}": weights.float()})
-    expected["logits"] = model.logits(model.norm(h, "model.norm.weight")).float()
-    save_file({k: v.contiguous() for k, v in expected.items()}, options.model / "expected.safetensors")
-    names = ["config.json", "expected.safetensors", "model.safetensors"]
+        expected.update({f"router_logits.{layer}": (-errors / config["router_temperature"]).float(),
+                         f"topk_ids.{layer}": chosen.to(torch.int32), f"topk_weights.{layer}": weights.float()})
+    normed = model.norm(h, "model.norm.weight")  # as transformers has the last of the hidden states
+    expected[f"hidden_states.{config['num_hidden_layers']}"] = normed.float()
+    expected["logits"] = model.logits(normed).float()
+    save_file({k: v.contiguous() for k, v in expected.items()}, options.model / "golden.safetensors")
+    names = ["config.json", "golden.safetensors", "model.safetensors"]
     for name in names:
         (options.model / name).chmod(0o644)
     hashes = {name: hashlib.sha256((options.model / name).read_bytes()).hexdigest() for name in names}

@@ -15,7 +15,6 @@ namespace kedge {
 namespace {
 
 constexpr std::int64_t kGroup = 64;
-constexpr double kSampleSeconds = 0.1;  ///< a sample is at least so long
 
 std::vector<float> uniform(std::int64_t count, std::uint64_t seed) {
   Rng rng(seed);
@@ -40,56 +39,8 @@ LoadOptions load_options(const McqsMoeBenchOptions& o) {
   return {parse_isa(o.runtime.isa), parse_numerics(o.runtime.numerics), parse_activations(o.runtime.activations)};
 }
 
-/// y = down gelu(up x), int4 in groups of kGroup. f: a multiple of kGroup.
-class DenseLayer {
- public:
-  DenseLayer(std::int64_t d, std::int64_t f, std::int64_t tokens, int threads, const LoadOptions& load)
-      : d_(d),
-        f_(f),
-        tokens_(tokens),
-        isa_(load.isa),
-        up_(pack(f, d, load)),
-        down_(pack(d, f, load)),
-        pool_(threads),
-        x_(uniform(tokens * d, 3)),
-        y_(x_.size()) {}
-
-  void batch() {
-    const ExecContext ctx{pool_, arena_};
-    ArenaScope scope(arena_);
-    float* h = arena_.take<float>(tokens_ * f_);
-    gemm(ctx, x_.data(), d_, tokens_, up_, h, f_);
-    activation(ctx, FfnActivation::gelu, h, f_, tokens_, f_, h, f_, isa_);
-    gemm(ctx, h, f_, tokens_, down_, y_.data(), d_);
-  }
-
- private:
-  static PackedWeight pack(std::int64_t n, std::int64_t k, const LoadOptions& load) {
-    return pack_weight(quantize_rtn(uniform(n * k, 7), n, k, {4, true, QuantStrategy::group, kGroup}, DType::f16),
-                       load);
-  }
-
-  std::int64_t d_, f_, tokens_;
-  Isa isa_;
-  PackedWeight up_, down_;
-  ThreadPool pool_;
-  Arena arena_;
-  std::vector<float> x_, y_;
-};
-
-/// Seconds of one call, the mean of as many as a sample takes.
-template <class F>
-double seconds_of(const F& call) {
-  throw_if_interrupted();
-  const double begin = bench_now();
-  int calls = 0;
-  double end = begin;
-  do {
-    call();
-    ++calls;
-    end = bench_now();
-  } while (end - begin < kSampleSeconds);
-  return (end - begin) / calls;
+PackedWeight pack_dense(std::int64_t n, std::int64_t k, const LoadOptions& load) {
+  return pack_weight(quantize_rtn(uniform(n * k, 7), n, k, {4, true, QuantStrategy::group, kGroup}, DType::f16), load);
 }
 
 /// Hidden units of a dense layer, in whole groups: `weights` of them in its two matrices.
@@ -174,6 +125,35 @@ void McqsMoeSubject::routing() {
   layer_.router().route({pool_, *arena_}, x_.data(), case_.tokens);
 }
 
+std::int64_t dense_of_stored(const McqsMoeLayer& layer, const McqsMoeCase& c) noexcept {
+  return dense_size(static_cast<double>(layer.parameters()), c.spec.router.hidden_size);
+}
+
+std::int64_t dense_of_active(const McqsMoeLayer& layer, const McqsMoeCase& c) noexcept {
+  return dense_size(layer.active_flops(1) / 2, c.spec.router.hidden_size);
+}
+
+McqsMoeDenseLayer::McqsMoeDenseLayer(const McqsMoeCase& c, std::int64_t intermediate_size, int threads,
+                                     const LoadOptions& load)
+    : d_(c.spec.router.hidden_size),
+      f_(intermediate_size),
+      tokens_(c.tokens),
+      isa_(load.isa),
+      up_(pack_dense(f_, d_, load)),
+      down_(pack_dense(d_, f_, load)),
+      pool_(threads),
+      x_(uniform(tokens_ * d_, 3)),
+      y_(x_.size()) {}
+
+void McqsMoeDenseLayer::batch() {
+  const ExecContext ctx{pool_, arena_};
+  ArenaScope scope(arena_);
+  float* h = arena_.take<float>(tokens_ * f_);
+  gemm(ctx, x_.data(), d_, tokens_, up_, h, f_);
+  activation(ctx, FfnActivation::gelu, h, f_, tokens_, f_, h, f_, isa_);
+  gemm(ctx, h, f_, tokens_, down_, y_.data(), d_);
+}
+
 McqsMoeBenchRow measure_case(const McqsMoeCase& c, const McqsMoeLayer& layer, const McqsMoeBenchOptions& options) {
   const ErrorRouterSpec& router = c.spec.router;
   McqsMoeSubject subject(c, layer, options.runtime.threads, options.seed);
@@ -196,23 +176,24 @@ McqsMoeBenchRow measure_case(const McqsMoeCase& c, const McqsMoeLayer& layer, co
 
   const auto tokens = static_cast<double>(c.tokens);
   const std::int64_t d = router.hidden_size;
-  const auto describe = [&](McqsMoeDense& dense, double weights) {
-    dense.intermediate_size = dense_size(weights, d);
+  const auto describe = [&](McqsMoeDense& dense, std::int64_t intermediate_size) {
+    dense.intermediate_size = intermediate_size;
     dense.parameters = 2 * d * dense.intermediate_size;
     dense.flops = 2 * tokens * static_cast<double>(dense.parameters);
-    return DenseLayer(d, dense.intermediate_size, c.tokens, row.threads, load_options(options));
   };
-  DenseLayer stored = describe(row.stored, static_cast<double>(row.parameters));
-  DenseLayer active = describe(row.active, row.active_flops / (2 * tokens));
+  describe(row.stored, dense_of_stored(layer, c));
+  describe(row.active, dense_of_active(layer, c));
+  McqsMoeDenseLayer stored(c, row.stored.intermediate_size, row.threads, load_options(options));
+  McqsMoeDenseLayer active(c, row.active.intermediate_size, row.threads, load_options(options));
   subject.batch();
   stored.batch();
   active.batch();
   std::vector<double> own, routing, of_stored, of_active;
   for (int r = 0; r < options.repetitions; ++r) {
-    own.push_back(tokens / seconds_of([&] { subject.batch(); }));
-    routing.push_back(tokens / seconds_of([&] { subject.routing(); }));
-    of_stored.push_back(tokens / seconds_of([&] { stored.batch(); }));
-    of_active.push_back(tokens / seconds_of([&] { active.batch(); }));
+    own.push_back(tokens / seconds_of_call([&] { subject.batch(); }));
+    routing.push_back(tokens / seconds_of_call([&] { subject.routing(); }));
+    of_stored.push_back(tokens / seconds_of_call([&] { stored.batch(); }));
+    of_active.push_back(tokens / seconds_of_call([&] { active.batch(); }));
   }
   row.rate = make_rate(std::move(own));
   row.routing_share = row.rate.median / make_rate(std::move(routing)).median;

@@ -56,6 +56,25 @@ class McqsMoeSubject {
   std::vector<float> x_, y_;
 };
 
+/// Hidden units of a dense layer with as many stored parameters, or as many active_flops().
+std::int64_t dense_of_stored(const McqsMoeLayer& layer, const McqsMoeCase& c) noexcept;
+std::int64_t dense_of_active(const McqsMoeLayer& layer, const McqsMoeCase& c) noexcept;
+
+/// y = down gelu(up x) on a case's tokens, int4 in groups of 64, random weights. intermediate_size: a multiple of 64.
+class McqsMoeDenseLayer {
+ public:
+  McqsMoeDenseLayer(const McqsMoeCase& c, std::int64_t intermediate_size, int threads, const LoadOptions& load);
+  void batch();
+
+ private:
+  std::int64_t d_, f_, tokens_;
+  Isa isa_;
+  PackedWeight up_, down_;
+  ThreadPool pool_;
+  Arena arena_;
+  std::vector<float> x_, y_;
+};
+
 /// One case; the dense layers take turns with it.
 McqsMoeBenchRow measure_case(const McqsMoeCase& c, const McqsMoeLayer& layer, const McqsMoeBenchOptions& options);
 

@@ -10,7 +10,6 @@
 namespace kedge {
 namespace {
 
-constexpr const char* kNoLayer = "no MCQSMoE model is trained yet; the layer is in the library";
 constexpr const char* kNoServer = "kedge has no server yet";
 
 constexpr TrackRow missing(const char* track, const char* subject, const char* shows, const char* what) {
@@ -20,6 +19,10 @@ constexpr TrackRow missing(const char* track, const char* subject, const char* s
 // The order is that of a run: short tracks first.
 constexpr TrackRow kRows[] = {
     {"T", "decoder", "parity with other people's goldens, layer by layer", nullptr, false, check_parity, run_parity},
+    {"T", "mcqsmoe", "parity and weights of the layer routed by error", nullptr, false, check_mcqsmoe_parity,
+     run_mcqsmoe_parity},
+    {"Q", "mcqsmoe", "quality of the layer routed by error", nullptr, true, check_mcqsmoe_quality, run_mcqsmoe_quality},
+    {"QS", "mcqsmoe", "the same over seeds", nullptr, true, check_mcqsmoe_quality, run_mcqsmoe_quality},
     {"R", "quantize", "routing of quantized models, method against method", nullptr, false, check_routing, run_routing},
     {"R", "quantize-tuned", "the same of methods that tune by gradients", nullptr, true, check_routing, run_routing},
     {"X", "eval", "benchmarks, and trust in confidences", nullptr, false, check_external, run_external},
@@ -28,12 +31,9 @@ constexpr TrackRow kRows[] = {
     {"P", "mnist", "speed of the MNIST networks", nullptr, true, check_mnist, run_mnist},
     {"P", "decoder", "speed beside the machine's limits", nullptr, false, check_speed, run_speed},
     {"PS", "decoder", "speed against speed, in interleaved pairs", nullptr, false, check_speed, run_speed},
-    missing("Q", "mcqsmoe", "correctness of the layer", kNoLayer),
-    missing("QS", "mcqsmoe", "correctness over seeds", kNoLayer),
-    missing("P", "mcqsmoe", "speed of the layer", kNoLayer),
-    missing("PS", "mcqsmoe", "speed of the layer, repeated", kNoLayer),
-    missing("DB", "mcqsmoe", "the layer against dense layers", kNoLayer),
-    missing("T", "mcqsmoe", "parity of the layer", kNoLayer),
+    {"P", "mcqsmoe", "speed of the layer routed by error", nullptr, false, check_mcqsmoe_speed, run_mcqsmoe_speed},
+    {"PS", "mcqsmoe", "its paths in interleaved pairs", nullptr, false, check_mcqsmoe_speed, run_mcqsmoe_speed},
+    {"DB", "mcqsmoe", "the layer against dense layers", nullptr, false, check_mcqsmoe_speed, run_mcqsmoe_speed},
     missing("S", "server", "latency under load", kNoServer),
 };
 

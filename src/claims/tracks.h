@@ -59,7 +59,7 @@ struct TrackRow {
 };
 
 std::span<const TrackRow> verify_tracks() noexcept;
-/// The row of a claim; an empty subject stands for the track's only one that can run. Error(bad_file).
+/// The row of a claim; an empty subject stands for the first of the track. Error(bad_file).
 const TrackRow& find_track(const Claim& claim, std::span<const TrackRow> rows);
 
 }  // namespace kedge

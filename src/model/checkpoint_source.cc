@@ -69,11 +69,6 @@ std::string CheckpointSource::tensor_name(const std::string& canonical) const {
   return !checkpoint_.has(name) && checkpoint_.has(canonical) ? canonical : name;
 }
 
-std::shared_ptr<const AnchorDelta> CheckpointSource::stack(const std::string& name) const {
-  if (!checkpoint_.stack_shape(name)) return nullptr;
-  return std::make_shared<const AnchorDelta>(checkpoint_.stack(name));
-}
-
 std::vector<float> CheckpointSource::vector(const std::string& name, std::int64_t size) const {
   const std::string file_name = tensor_name(name);
   const TensorView tensor = checkpoint_.tensor(file_name, {size});
