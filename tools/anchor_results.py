@@ -121,8 +121,8 @@ def measure(arguments):
             rows = []
             if model.name in done:
                 continue
-            for scheme in PLAIN + ANCHORED:
-                for method in METHODS:
+            for scheme in PLAIN + arguments.schemes:
+                for method in arguments.methods:
                     row = quantize(kedge, model, scratch / "q", scheme, method, "--nsamples", arguments.nsamples, "--seqlen", 256)
                     audit = call(kedge, "audit", model, scratch / "q", "--text", arguments.text, "--seqlen", 256, "--limit", arguments.limit)
                     mean = audit["results"]["mean"]
@@ -131,7 +131,8 @@ def measure(arguments):
                     rows.append(row)
                     print(model.name, row, flush=True)
             config = json.loads((model / "config.json").read_text())
-            records["models"].append({"model": model.name, "experts": config[experts_key(config)], "rows": rows})
+            records["models"].append({"model": model.name, "experts": config[experts_key(config)], "sequences": arguments.nsamples,
+                                      "audited": arguments.limit, "rows": rows})
             arguments.out.write_text(json.dumps(records, indent=1) + "\n")
         for model in arguments.models:
             if any(sweep["model"] == model.name for sweep in records["sweeps"]):
@@ -174,6 +175,7 @@ def percent(value, digits=2):
 
 def model_table(model):
     text = f"\n### {model['model']}, {model['experts']} experts\n\n"
+    text += f"Calibrated on {model['sequences']} sequences of 256 tokens, audited on {model['audited']}.\n\n"
     text += "| experts in | method | bits/weight | weight error | output error | KLD | 1 − Jaccard |\n|---|---|---:|---:|---:|---:|---:|\n"
     for row in sorted(model["rows"], key=lambda r: (METHODS.index(r["method"]), r["bits"])):
         output = percent(row["output_error"]) if "output_error" in row else ""
@@ -303,6 +305,8 @@ def main():
     measuring.add_argument("--text", type=pathlib.Path, required=True)
     measuring.add_argument("--nsamples", type=int, default=32)
     measuring.add_argument("--limit", type=int, default=16)
+    measuring.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    measuring.add_argument("--schemes", nargs="+", default=ANCHORED, choices=ANCHORED)
     measuring.add_argument("--own", type=float, nargs="*", default=[0.1, 0.25, 0.5, 1.0])
     measuring.add_argument("--out", type=pathlib.Path, required=True)
     measuring.set_defaults(run=measure)

@@ -166,10 +166,11 @@ void ReconstructionMoeBlock::observe_routing(const ExecContext& ctx, int layer, 
 
 LayerFlops ReconstructionMoeBlock::flops(std::int64_t tokens) const noexcept {
   const std::int64_t slots = spec_.router.slots();
-  // An anchor's product is made once per token for gate and up, once per pair for what follows.
+  // An anchor's product is made once per token for gate and up, once per pair for what follows, unless that is linear.
   const auto inner = [&](const PackedExpertMatrices& w) { return w.n() * w.k() * (slots + (w.has_anchor() ? 1 : 0)); };
   const auto last = [&](const PackedExpertMatrices& w) { return w.n() * w.k() * slots * (w.has_anchor() ? 2 : 1); };
-  const std::int64_t experts = inner(ffn_.gate) + inner(ffn_.up) + last(ffn_.down) + last(decoders_);
+  const std::int64_t experts = inner(ffn_.gate) + inner(ffn_.up) + last(decoders_) +
+                               (ffn_.down.anchor_is_linear() ? inner(ffn_.down) : last(ffn_.down));
   return {2 * tokens * router_.multiply_adds(), 2 * tokens * experts};
 }
 

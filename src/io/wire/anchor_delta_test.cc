@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/rng.h"
+#include "io/checkpoint.h"
 #include "io/test_files.h"
 
 namespace kedge {
@@ -128,6 +129,42 @@ TEST(AnchorDeltaFile, AnotherFormatIsRefused) {
   const TempFolder folder;
   write_safetensors(folder / "plain.safetensors", {});
   expect_error(ErrorCode::bad_file, "is not in the format", [&] { anchor_delta::load(folder / "plain.safetensors"); });
+}
+
+// A checkpoint whose config.json names stacks.
+TEST(AnchoredCheckpoint, ReadsItsStacksAndRefusesBrokenConfigs) {
+  const TempFolder folder;
+  const std::string name = "model.layers.0.mlp.experts.up_proj";
+  const AnchorDelta w = encode({DType::i8, 2, 32, Manifold::sphere}, 0, true);
+  anchor_delta::save(folder / "model.safetensors", {{name, &w}});
+  const Json good =
+      anchor_delta::quantization_config("anchor-int2-g32-int8", {{name, anchor_delta::manifest(w)}}, nullptr);
+  const auto open = [&](const Json& quant) {
+    folder.write("config.json", Json{{"quantization_config", quant}}.dump());
+    return Checkpoint::open(folder.path());
+  };
+  const Checkpoint checkpoint = open(good);
+  EXPECT_EQ(checkpoint.quant_format(), "kedge/anchor-delta");
+  ASSERT_TRUE(checkpoint.stack_shape(name).has_value());
+  EXPECT_EQ(checkpoint.stack_shape(name)->experts, 3);
+  EXPECT_EQ(bits_per_weight(*checkpoint.stack_shape(name)), bits_per_weight(w));
+  EXPECT_FALSE(checkpoint.stack_shape("model.layers.0.mlp.experts.gate_proj").has_value());
+  EXPECT_FALSE(checkpoint.has_weight("model.layers.0.mlp.experts.0.up_proj"));
+  expect_same(checkpoint.stack(name), w);
+
+  const auto refused = [&](const std::string& key, const Json& value, const std::string& words) {
+    Json quant = good;
+    quant[key] = value;
+    expect_error(ErrorCode::bad_file, words, [&] { open(quant); });
+  };
+  refused("stacks", nullptr, "has no \"stacks\"");
+  refused("stacks", {{name, 3}}, "is no object");
+  refused("stacks", {{name, {{"experts", 3}}}}, "masks");
+  refused("others", "w4a16", "pack-quantized");
+  refused("others", good, "pack-quantized");
+  Json other = good;
+  other["format"] = "kedge.anchor-delta/2";
+  expect_error(ErrorCode::unsupported, "kedge/kedge.anchor-delta/2", [&] { open(other); });
 }
 
 }  // namespace

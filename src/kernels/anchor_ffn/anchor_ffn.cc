@@ -60,8 +60,17 @@ void anchor_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& 
     anchor_gemm_grouped(ctx, in, experts.up, h);
     activation(ctx, desc.activation, h, size, pairs, size, h, size, isa);
   }
-  anchor_gemm_grouped(ctx, {h, pairs, {}, permutation.offsets}, experts.down, out);
+  const GroupedRows hidden{h, pairs, {}, permutation.offsets};
+  if (!experts.down.anchor_is_linear()) {
+    anchor_gemm_grouped(ctx, hidden, experts.down, out);
+    combine_pairs(ctx, out, permutation, weights, desc.hidden_size, y, isa);
+    return;
+  }
+  anchor_gemm_deltas(ctx, hidden, experts.down, out);
   combine_pairs(ctx, out, permutation, weights, desc.hidden_size, y, isa);
+  float* mean = ctx.scratch.take<float>(permutation.tokens * size);
+  combine_pairs(ctx, h, permutation, weights, size, mean, isa);
+  anchor_gemm_shared(ctx, mean, permutation.tokens, experts.down, y);
 }
 
 std::size_t AnchorFfnWeights::active_bytes(std::int64_t top_k) const noexcept {
@@ -93,7 +102,7 @@ std::string explain_anchor_ffn(const AnchorFfnDesc& desc, const AnchorFfnWeights
   };
   add("gate", experts.gate, "token");
   add("up", experts.up, "token");
-  add("down", experts.down, "pair of token and expert");
+  add("down", experts.down, experts.down.anchor_is_linear() ? "token" : "pair of token and expert");
   return text;
 }
 

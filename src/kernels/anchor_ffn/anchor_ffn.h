@@ -4,9 +4,12 @@
 //   two matrices  h[p] = act(W_up[e] x[t])
 //   y[t] = sum over slots s ascending of weights[t, s] * W_down[e] h[p],  an fp32 FMA chain from 0
 //
-// An anchor's product with x is made once per token for gate and up, and once per pair for down, whose inputs differ by
-// expert. One implementation, composed of anchor_gemm: threads split outputs; x is gathered where it lies; scratch
-// comes from the arena, which takes no memory once it has seen a batch of this size.
+// An anchor's product with x is made once per token for gate and up. down's inputs differ by expert, so it is made once
+// per pair, unless rows are not scaled (no sphere): then
+//   y[t] = sum_s weights[t, s] D_e h[p]  +  A (sum_s weights[t, s] h[p])
+// with either sum a chain as above, and once per token is enough. One implementation, composed of anchor_gemm: threads
+// split outputs; x is gathered where it lies; scratch comes from the arena, which takes no memory once it has seen a
+// batch of this size.
 #pragma once
 
 #include <cstdint>

@@ -64,6 +64,16 @@ void for_rows(const ExecContext& ctx, std::int64_t rows, std::int64_t size, cons
   });
 }
 
+/// One matrix per expert, without what they share.
+void grouped_parts(const ExecContext& ctx, const GroupedRows& in, const PackedExpertMatrices& w, float* y) {
+  KEDGE_CHECK(!w.stacked_ && static_cast<std::int64_t>(in.offsets.size()) == w.experts_ + 1);
+  if (in.offsets.back() == 0) return;
+  ArenaScope scope(ctx.scratch);
+  auto** parts = ctx.scratch.take<const PackedWeight*>(w.experts_);
+  for (std::int64_t e = 0; e < w.experts_; ++e) parts[e] = &w.parts_[index(e)];
+  grouped_gemm(ctx, in.x, in.gather, in.offsets, {parts, index(w.experts_)}, y);
+}
+
 const float* scale_of(const PackedExpertMatrices& w, std::int64_t expert) noexcept {
   return w.row_scale_.empty() ? nullptr : w.row_scale_.data() + expert * w.n_;
 }
@@ -148,15 +158,26 @@ void anchor_gemm_one(const ExecContext& ctx, const float* x, std::int64_t ldx, s
            [&](std::int64_t t) { join_row(anchor + t * w.n_, scale_of(w, expert), w.n_, y + t * w.n_); });
 }
 
-void anchor_gemm_grouped(const ExecContext& ctx, const GroupedRows& in, const PackedExpertMatrices& w, float* y) {
-  KEDGE_CHECK(!w.stacked_ && static_cast<std::int64_t>(in.offsets.size()) == w.experts_ + 1);
-  const std::int64_t pairs = in.offsets.back();
-  if (pairs == 0) return;
+void anchor_gemm_deltas(const ExecContext& ctx, const GroupedRows& in, const PackedExpertMatrices& w, float* y) {
+  KEDGE_CHECK(w.anchor_is_linear());
+  grouped_parts(ctx, in, w, y);
+}
+
+void anchor_gemm_shared(const ExecContext& ctx, const float* x, std::int64_t tokens, const PackedExpertMatrices& w,
+                        float* y) {
+  KEDGE_CHECK(w.anchor_is_linear());
+  if (tokens == 0) return;
   ArenaScope scope(ctx.scratch);
-  auto** parts = ctx.scratch.take<const PackedWeight*>(w.experts_);
-  for (std::int64_t e = 0; e < w.experts_; ++e) parts[e] = &w.parts_[index(e)];
-  grouped_gemm(ctx, in.x, in.gather, in.offsets, {parts, index(w.experts_)}, y);
-  if (!w.has_anchor()) return;
+  float* anchor = ctx.scratch.take<float>(tokens * w.n_);
+  gemm(ctx, x, w.k_, tokens, w.anchor_, anchor, w.n_);
+  for_rows(ctx, tokens, w.n_, [&](std::int64_t t) { join_row(anchor + t * w.n_, nullptr, w.n_, y + t * w.n_); });
+}
+
+void anchor_gemm_grouped(const ExecContext& ctx, const GroupedRows& in, const PackedExpertMatrices& w, float* y) {
+  grouped_parts(ctx, in, w, y);
+  const std::int64_t pairs = in.offsets.back();
+  if (!w.has_anchor() || pairs == 0) return;
+  ArenaScope scope(ctx.scratch);
 
   const bool per_row = in.gather.empty() || in.rows <= pairs;
   float* anchor = ctx.scratch.take<float>((per_row ? in.rows : pairs) * w.n_);

@@ -50,6 +50,8 @@ class PackedExpertMatrices {
   std::int64_t n() const noexcept { return n_; }
   std::int64_t k() const noexcept { return k_; }
   bool has_anchor() const noexcept { return anchor_.n() > 0; }
+  /// The anchor's product is linear in the experts' inputs: no row is scaled after it.
+  bool anchor_is_linear() const noexcept { return has_anchor() && row_scale_.empty(); }
   std::size_t num_bytes() const noexcept;
 
   // For src/kernels only.
@@ -76,5 +78,11 @@ struct GroupedRows {
 };
 /// w: not stacked. The anchor's product is made once per row of x where these are fewer than pairs.
 void anchor_gemm_grouped(const ExecContext& ctx, const GroupedRows& in, const PackedExpertMatrices& w, float* y);
+/// x D_e^T alone; with anchor_gemm_shared, for callers that may sum over experts before the anchor's product. w: not
+/// stacked, with an anchor and without row scales.
+void anchor_gemm_deltas(const ExecContext& ctx, const GroupedRows& in, const PackedExpertMatrices& w, float* y);
+/// y[t] += x[t] A^T. x: [T, K]; y: [T, N].
+void anchor_gemm_shared(const ExecContext& ctx, const float* x, std::int64_t tokens, const PackedExpertMatrices& w,
+                        float* y);
 
 }  // namespace kedge
