@@ -178,5 +178,33 @@ TEST(Mcqsmoe, ThreadsIsaAndChunksChangeNoBit) {
   }
 }
 
+/// What recipes/mcqsmoe/README.md says of the controls.
+TEST(Mcqsmoe, RecipesAgreeInStoredOrActiveWeights) {
+  const auto linears = [](const char* name) {
+    const Json config = read_json(source_dir() / "recipes/mcqsmoe" / (std::string(name) + ".json"));
+    const ModelSpec spec = spec_of(config);
+    std::int64_t stored = 0, active = 0;
+    for (const LinearRef& linear : list_linears(spec, family_of(config, name))) {
+      const std::int64_t size = linear.rows * linear.cols;
+      stored += size;
+      if (linear.role != LinearRole::expert) {
+        active += size;
+      } else if (linear.expert == 0) {
+        active += spec.router(linear.layer).num_experts_per_tok * size;
+      }
+    }
+    return std::pair(stored, active);
+  };
+  const auto by_error = linears("by-error"), learned = linears("learned-router");
+  EXPECT_EQ(linears("dense-stored").first, by_error.first);
+  EXPECT_EQ(linears("dense-active").second, by_error.second);
+  EXPECT_EQ(by_error.first - learned.first, 6 * (4 * 64 - 4) * 256);
+  const auto large = linears("by-error-20m");
+  EXPECT_GE(large.first, 19'000'000);
+  EXPECT_LE(large.first, 21'000'000);
+  EXPECT_LE(linears("learned-router-20m").first, large.first);
+  linears("subspaces");
+}
+
 }  // namespace
 }  // namespace kedge

@@ -159,6 +159,32 @@ TEST(ErrorRouting, WeightsAreStableAtAnyScaleOfTheErrors) {
   EXPECT_NEAR(weights[7], std::exp(-1.0) / (1 + std::exp(-1.0) + std::exp(-10.0)), 1e-5);
 }
 
+/// What error routing is compared with is the router of the other families.
+TEST(ErrorRouting, ALearnedRouterIsMixtrals) {
+  ErrorRouterSpec spec = small_spec();
+  spec.measure = ErrorMeasure::linear;
+  spec.normalization = ErrorNormalization::none;
+  spec.bottleneck = 1;
+  spec.temperature = 1;
+  const std::vector<float> gate = normals(7 * 48, 8, 0.3), x = normals(40 * 48, 9);
+  const Routed routed = route(spec, gate, x, detect_isa());
+  const RouterSpec softmax = as_router_spec({spec, ExpertOutput::ffn, 16});
+  EXPECT_TRUE(is_valid(softmax));
+  std::vector<float> logits(40 * 7), weights(40 * 3), scores(40 * 7);
+  for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = -routed.errors[i];
+  std::vector<std::int32_t> ids(40 * 3);
+  kedge::route(softmax, logits.data(), 40, {}, ids.data(), weights.data(), scores.data(), detect_isa());
+  EXPECT_EQ(routed.ids, ids);
+  for (std::size_t i = 0; i < weights.size(); ++i) EXPECT_NEAR(routed.weights[i], weights[i], 1e-6);
+  for (std::size_t t = 0; t < 40; ++t) {
+    for (std::size_t e = 0; e < 7; ++e) {
+      double z = 0;
+      for (std::size_t k = 0; k < 48; ++k) z += double{x[t * 48 + k]} * gate[e * 48 + k];
+      EXPECT_NEAR(logits[t * 7 + e], z, 1e-5);
+    }
+  }
+}
+
 TEST(ErrorRouting, RefusesWhatCannotBe) {
   const auto refused = [](const char* part, auto&& change) {
     ErrorRouterSpec spec = small_spec();
@@ -174,6 +200,7 @@ TEST(ErrorRouting, RefusesWhatCannotBe) {
   refused("temperature of -1", [](ErrorRouterSpec& s) { s.temperature = -1; });
   refused("delta of 0", [](ErrorRouterSpec& s) { s.measure = ErrorMeasure::huber, s.huber_delta = 0; });
   refused("cosine", [](ErrorRouterSpec& s) { s.measure = ErrorMeasure::cosine; });
+  refused("linear", [](ErrorRouterSpec& s) { s.measure = ErrorMeasure::linear; });
   expect_error(ErrorCode::usage, "is no combine method", [] { parse_combine_method("mean"); });
   EXPECT_EQ(parse_error_measure("huber"), ErrorMeasure::huber);
   EXPECT_EQ(parse_error_normalization("width"), ErrorNormalization::width);
