@@ -8,7 +8,8 @@
 // Q, QS (in kedge-torch)  [setup] config, steps, batch_size, lr: a layer of autoencoders trained on a union of
 //     subspaces (train/subspaces.h). One sample per seed:
 //       load_entropy_share            entropy of the experts' load over its maximum
-//       owner_agreement_over_chance   share of vectors whose first expert is their owner's, times the experts
+//       owner_agreement_over_chance   share of vectors whose first expert is their owner's, times the experts; since
+//                                     experts are matched to owners first, random ones are a little above 1
 //     or one per test and seed (without seeds: seed 0):
 //       failed_tests                  0 or 1, of six: creation, forward, deterministic routing, specialisation, audit
 //                                     entropy, ways to combine
@@ -224,10 +225,13 @@ class Quality {
     const ReconstructionMoe spec = layer_of(training.config);
     const std::vector<std::uint64_t> seeds = size.seeds.empty() ? std::vector<std::uint64_t>{0} : size.seeds;
     for (const std::uint64_t seed : seeds) {
-      const Json after = trained(training, seed, outcome);
+      const Json results = trained(training, seed, outcome);
+      const Json& after = results.at("after");
       const double chance = after.at("over_chance").get<double>();
       if (claim.metric == "failed_tests") {
-        add_tests(spec, seed, chance > 1, size, outcome);
+        const bool more = chance > results.at("before").at("over_chance").get<double>();
+        const bool sure = after.at("mutual_information").at("p").get<double>() < 0.05;
+        add_tests(spec, seed, more && sure, size, outcome);
         continue;
       }
       const double entropy = after.at("load_entropy_bits").get<double>();
@@ -256,7 +260,7 @@ class Quality {
     }
   }
 
-  // Each seed is trained once for all claims of the same settings.
+  // The record's results. Each seed is trained once for all claims of the same settings.
   Json trained(TrainOptions training, std::uint64_t seed, TrackOutcome& outcome) const {
     const std::string name =
         fmt::format("subspaces_{}_{}_{}_seed{}", training.steps, training.batch_size, training.lr, seed);
@@ -271,7 +275,7 @@ class Quality {
           fmt::format("  seed {}: specialisation {:.3f} in {:.0f} s", seed, report.specialisation, report.seconds));
     }
     outcome.artifacts.push_back({fs::relative(record, context_.bundle).generic_string(), {}});
-    return read_json(record).at("results").at("after");
+    return read_json(record).at("results");
   }
 
   const TrackContext& context_;
