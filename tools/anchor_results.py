@@ -3,6 +3,7 @@
 
     tools/anchor_results.py measure MODEL... --kedge build/release/kedge --text models/demo-text.txt --out anchor.json
     tools/anchor_results.py page anchor.json --out docs/results/anchor.md --plot docs/results/anchor.svg
+    tools/anchor_results.py bench bench-mcqsmoe-split.json ... --out docs/results/mcqsmoe-bench.md
 
 measure quantizes the experts alone (everything else stays as it is) and audits the result; then it quantizes models of
 the first E experts of each layer, and models whose experts are one expert and `own` times as much noise, for the error of
@@ -108,12 +109,32 @@ def variant(config, tensors, experts, own):
     return config, out
 
 
+def chance(experts, hidden, units):
+    """Share of the mean after the same alignment of random experts, which share nothing. Needs scipy."""
+    import numpy as np
+    from scipy.optimize import linear_sum_assignment
+    rng = np.random.default_rng(0)
+    own = rng.standard_normal((experts, units, 3 * hidden)).astype(np.float32)
+    total = own[0].copy()
+    for e in range(1, experts):
+        own[e] = own[e][linear_sum_assignment(-(total @ own[e].T))[1]]
+        total += own[e]
+    for e in range(experts):
+        total -= own[e]
+        own[e] = own[e][linear_sum_assignment(-(total @ own[e].T))[1]]
+        total += own[e]
+    share = float((total.astype(np.float64) ** 2).sum() / experts / (own.astype(np.float64) ** 2).sum())
+    return {"experts": experts, "hidden_size": hidden, "intermediate_size": units, "shared": share}
+
+
 def measure(arguments):
     records = {"schema": "kedge.anchor-results/1", "models": [], "sweeps": []}
     if arguments.out.exists():  # models that are on record are not measured again
         records = json.loads(arguments.out.read_text())
     done = {model["model"] for model in records["models"]}
     kedge = str(arguments.kedge.resolve())
+    if arguments.chance:
+        records["chance"] = chance(*arguments.chance)
     records["kedge"] = subprocess.run([kedge, "--version"], capture_output=True, text=True).stdout.strip()
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
@@ -151,18 +172,18 @@ def measure(arguments):
             arguments.out.write_text(json.dumps(records, indent=1) + "\n")
 
 
-def bits_of_plain(rows, error):
-    """Bits at which plain groups have this error: log2 of the error runs straight between two widths."""
-    points = sorted((r["bits"], math.log2(r["weight_error"])) for r in rows if r["scheme"] in PLAIN)
+def bits_of_plain(rows, error, method, key):
+    """Bits at which plain groups have this error: its log2 runs straight between two widths."""
+    points = sorted((r["bits"], math.log2(r[key])) for r in rows if r["scheme"] in PLAIN and r["method"] == method)
     wanted = math.log2(error)
     for (b0, e0), (b1, e1) in zip(points, points[1:]):
         if wanted >= e1 or (b1, e1) == points[-1]:
             return b0 + (b1 - b0) * (wanted - e0) / (e1 - e0)
 
 
-def gain(rows, scheme):
-    row = next(r for r in rows if r["scheme"] == scheme)
-    return bits_of_plain(rows, row["weight_error"]) - row["bits"]
+def gain(rows, scheme, method="rtn", key="weight_error"):
+    row = next(r for r in rows if r["scheme"] == scheme and r["method"] == method)
+    return bits_of_plain(rows, row[key], method, key) - row["bits"]
 
 
 def predicted(row, scheme, experts):
@@ -225,6 +246,35 @@ def winners(records):
     return text
 
 
+def verdict(records):
+    """The figures in sentences."""
+    lines = []
+    rows_of = {model["model"]: model["rows"] for model in records["models"]}
+    groups = {}
+    for sweep in records["sweeps"]:
+        groups.setdefault((sweep["model"], sweep["own"]), []).append(sweep)
+    for (model, own), sweeps in groups.items():
+        if own is not None:
+            continue
+        last = max(sweeps, key=lambda s: s["experts"])
+        share = next(r for r in last["rows"] if r["scheme"] == SWEPT[0])["shared"]
+        gains = ", ".join(f"{scheme} {gain(last['rows'], scheme):+.2f}" for scheme in SWEPT)
+        lines.append(f"- **{model}**, {last['experts']} experts trained from scratch: the anchor takes away {percent(share, 1)} of the squared "
+                     f"weights (unrelated experts in any fixed order: {percent(1 / last['experts'], 1)}). Bits gained over plain integers of equal "
+                     f"weight error, rtn: {gains}. Of equal KLD, kedge: "
+                     + ", ".join(f"{scheme} {gain(rows_of[model], scheme, 'kedge', 'kld'):+.2f}" for scheme in SWEPT) + ".")
+    if "chance" in records:
+        c = records["chance"]
+        lines.append(f"- Much of that share is chance: of {c['experts']} random experts ({c['hidden_size']} x {c['intermediate_size']}), aligned in "
+                     f"the same way, the anchor takes away {percent(c['shared'], 1)}.")
+    made = [(own, sweeps) for (_, own), sweeps in groups.items() if own is not None]
+    for own, sweeps in made:
+        last = max(sweeps, key=lambda s: s["experts"])
+        gains = ", ".join(f"{scheme} {gain(last['rows'], scheme):+.2f}" for scheme in SWEPT)
+        lines.append(f"- Experts that are one expert and {own:g} times as much of their own, {last['experts']} of them: {gains}.")
+    return "\n".join(lines)
+
+
 def plot(records, path):
     """Weight error (log) against bits, a panel per model: plain as a line, anchors as marks; rtn."""
     width, height, left, top = 300, 260, 56, 40
@@ -280,20 +330,65 @@ bytes per group too, and a shape of 16 bytes per matrix.
 
 ![Weight error against bits](anchor.svg)
 
-{arguments.verdict}
+{verdict(records)}
 """
     for model in records["models"]:
         text += model_table(model)
     text += """
 ## Over the number of experts
 
-Bits gained: how many bits per weight plain integers (round to nearest, interpolated between 2, 3, 4 and 8 bits) need for the
+By rtn, weights alone. Bits gained: how many bits per weight plain integers (round to nearest, interpolated between 2, 3, 4 and 8 bits) need for the
 error that the anchor and its deltas have, less the bits that these take. Above 0 the anchor wins. In parentheses the
 formula: log2(1 / (1 − share)) / 2 − b_anchor / E, with the share of the experts' squared weights that the anchor takes away.
 """
     text += sweep_tables(records)
     text += winners(records)
     arguments.out.write_text(text)
+
+
+def bench_page(arguments):
+    """Records of `kedge bench mcqsmoe --json`, one per form of the anchor."""
+    text = """# The layers of the MCQSMoE papers: speed
+
+Generated by `tools/anchor_results.py bench` from records of `kedge bench mcqsmoe`: random weights, int4 deltas in groups of 64
+on an fp16 anchor, rows on the sphere, fp32 activations, consistent numerics. serial to workspace: d 1024, r 128, FFN of
+4096, E 8, k 2, 32 tokens; small: d 256, r 64, E 16; large: d 512, r 128, E 32, 64 tokens (both: the autoencoders are the
+experts). *x stored*, *x active*: speed over a dense two-matrix int4 layer of equal stored parameters, and of equal active
+FLOPs (routing and k experts), measured by turns with the row. Routing is counted, and measured by itself. Other work was on the machine: read the ratios
+rather than the rates.
+
+With the anchor split the layer computes 7/4 of the products that the model counts (x A^T once per token for up, once per pair
+for down, whose rows are scaled on the sphere), and each expert's 4-bit matrix is unpacked for 8 rows where a dense layer's is
+for 32. Decoded into fp32 it computes what the model counts and reads several times the bytes. Where the autoencoders are the
+experts (small, large), every encoder runs for every token: no sparsity of compute.
+
+"""
+    for path in arguments.records:
+        record = json.loads(path.read_text())
+        results, provenance = record["results"], record["provenance"]
+        limits = results["limits"]
+        text += f"\n## Anchors {record['config']['form']}\n\n"
+        text += ("| row | threads | tokens/s | range | GFLOP/s | of peak | GB/s of weights | of memory | routing FLOPs / experts' | "
+                 "routing time | x stored | x active |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
+        for row in results["rows"]:
+            rate = row["tokens_per_second"]
+            stored, active = row["dense_of_equal_stored_parameters"], row["dense_of_equal_active_flops"]
+            text += (f"| {row['name']} | {row['threads']} | {rate['median']:,.0f} | {rate['lowest']:,.0f} to {rate['highest']:,.0f} | "
+                     f"{row['gflop_per_s']:.1f} | {percent(row['share_of_fp32_peak'], 0)} | {row['gb_per_s']:.2f} | "
+                     f"{percent(row['share_of_memory_read'], 0)} | {percent(row['routing']['share_of_expert_flops'], 1)} | "
+                     f"{percent(row['routing']['share_of_time'], 1)} | {stored['speedup']:.2f} | {active['speedup']:.2f} |\n")
+        flops, read = limits["fp32_gflop_per_s"], limits["dram_read_gb_per_s"]
+        rows = {row["name"]: row for row in results["rows"]}
+        times = rows["parallel"]["tokens_per_second"]["median"] / rows["serial"]["tokens_per_second"]["median"]
+        text += f"\nparallel over serial: {times:.2f} times on {rows['parallel']['threads']} threads.\n"
+        text += (f"\nLimits measured before: {flops['one_thread']:.1f} GFLOP/s on one thread, {flops['all_threads']:.1f} on all; memory "
+                 f"read {read['one_thread']:.1f} and {read['all_threads']:.1f} GB/s. {provenance_line(provenance)}\n")
+    arguments.out.write_text(text)
+
+
+def provenance_line(provenance):
+    return (f"kedge {provenance['git_hash']} ({provenance['build_type']} build), {provenance['cpu']}, {provenance['isa']}, "
+            f"{provenance['threads']} threads, {provenance['date'][:10]}.")
 
 
 def main():
@@ -305,6 +400,8 @@ def main():
     measuring.add_argument("--text", type=pathlib.Path, required=True)
     measuring.add_argument("--nsamples", type=int, default=32)
     measuring.add_argument("--limit", type=int, default=16)
+    measuring.add_argument("--chance", nargs=3, type=int, metavar=("EXPERTS", "HIDDEN", "UNITS"),
+                           help="also align random experts of this shape (needs scipy)")
     measuring.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     measuring.add_argument("--schemes", nargs="+", default=ANCHORED, choices=ANCHORED)
     measuring.add_argument("--own", type=float, nargs="*", default=[0.1, 0.25, 0.5, 1.0])
@@ -314,8 +411,11 @@ def main():
     making.add_argument("records", type=pathlib.Path)
     making.add_argument("--out", type=pathlib.Path, required=True)
     making.add_argument("--plot", type=pathlib.Path, required=True)
-    making.add_argument("--verdict", default="", help="what the figures say, in words")
     making.set_defaults(run=page)
+    timing = commands.add_parser("bench")
+    timing.add_argument("records", nargs="+", type=pathlib.Path)
+    timing.add_argument("--out", type=pathlib.Path, required=True)
+    timing.set_defaults(run=bench_page)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
