@@ -168,9 +168,23 @@ def run(options):
         for name in MODELS:
             flags = BY_ERROR_FLAGS if name == "by-error" else {}
             run_one(options, name, seed, json.loads((RECIPES / f"{name}.json").read_text()), flags)
+    run_parity(options)
     for seed in options.ablation_seeds:
         for name, (_, keys, flags) in ABLATIONS.items():
             run_one(options, name, seed, {**base, **keys}, {**BY_ERROR_FLAGS, **flags})
+
+
+def run_parity(options):
+    """The first model routed by error against float64 PyTorch, layer by layer."""
+    record_path = options.out / "records" / "parity.json"
+    folder = options.out / "models" / f"by-error_seed{options.seeds[0]}"
+    if record_path.exists() or not options.reference_python:
+        return
+    layers = options.out / "parity.json"
+    call([options.reference_python, ROOT / "tools/mcqsmoe_reference.py", "check", folder, "--masters",
+          sorted(folder.glob("checkpoint-*"))[-1], "--kedge", options.kedge, "--text", options.valid[0], "--json", layers])
+    record = {"plan": {"name": "parity", "seed": options.seeds[0]}, **json.loads(layers.read_text())}
+    record_path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def interval(values):
@@ -225,8 +239,8 @@ def eight_bit_lines(records):
         if own:
             lines.append(f"| {MODELS[name]} | {show([r['eight_bits']['perplexity'] for r in own], 2)} | "
                          f"{own[0]['eight_bits']['bytes'] / 1e6:.2f} |")
-    return ["", "The dense models' matrices rounded to 8 bits in groups of 64 (8.25 bits a weight, what an fp16 anchor with four int4",
-            "deltas takes), after training and without calibration:", "", "| model | perplexity | stored, MB |",
+    return ["", "All matrices of the dense models, attention's too, rounded to 8 bits in groups of 64 (8.25 bits a weight, what an fp16 anchor",
+            "with four int4 deltas takes), after training and without calibration:", "", "| model | perplexity | stored, MB |",
             "|---|---|---|", *lines] if lines else []
 
 
@@ -279,6 +293,21 @@ def ablation_lines(records):
     return lines if found else []
 
 
+def parity_lines(records):
+    own = list(by_seed(records, "parity").values())
+    if not own:
+        return []
+    rows = own[0]["layers"]
+    lines = ["", "## Port and rounding, by layer", "",
+             f"The model routed by error, seed {own[0]['plan']['seed']}, as stored: each layer by the engine and, from the same input and stored weights,",
+             "by `tools/mcqsmoe_reference.py` in float64. Rounding: the stored weights against the fp32 ones, both in float64.", "",
+             "| layer | max_abs | NRMSE, % | other choices | row norms off by | rounding, NRMSE % |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        lines.append(f"| {row['layer']} | {row['max_abs']:.1e} | {100 * row['nrmse']:.1e} | {row.get('other_choices', '')} | "
+                     f"{row.get('row_norm_error', 0):.1e} | {100 * row.get('rounding_nrmse', 0):.2f} |")
+    return lines
+
+
 def subspace_lines(records):
     own = list(by_seed(records, "subspaces").values())
     if not own:
@@ -316,7 +345,7 @@ def report(options):
         "95 % intervals of Student's t over the seeds. This is a small budget: it tells how the four start to learn, not where they end.", "",
         f"{provenance['cpu']}, {provenance['threads']} threads, kedge {provenance['git_hash']}.", "",
         *main_table(records), *eight_bit_lines(records), *comparison_lines(records), *rounding_lines(records),
-        *load_lines(records), *ablation_lines(records), *subspace_lines(records), ""]
+        *load_lines(records), *ablation_lines(records), *parity_lines(records), *subspace_lines(records), ""]
     PAGE.write_text("\n".join(lines))
     print(f"{PAGE}: {len(records)} records")
 
@@ -326,7 +355,7 @@ def main():
     parser.add_argument("what", choices=["run", "report"])
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--kedge", default=ROOT / "build/release/kedge")
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seqlen", type=int, default=128)
     parser.add_argument("--lr", default="0.002")
@@ -336,6 +365,7 @@ def main():
     parser.add_argument("--text", nargs="+", default=[ROOT / "models/calibration-text.txt"])
     parser.add_argument("--valid", nargs="+", default=[ROOT / "models/demo-text.txt"])
     parser.add_argument("--eval-data", help="a folder with BLiMP's records; none: kedge's own subset")
+    parser.add_argument("--reference-python", help="a Python with torch and safetensors, to compare each layer with float64")
     parser.add_argument("--eval-limit", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

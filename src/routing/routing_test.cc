@@ -221,6 +221,9 @@ RoutingTrace sample_trace() {
   trace.sequence_offsets = {0, 5, 10};
   trace.layers.push_back(random_layer(rng, 2, 10, 8, 2));
   trace.layers.push_back(random_layer(rng, 11, 10, 8, 2));
+  trace.layers[0].errors.assign(10 * 8, 0.25f);
+  trace.layers[0].errors[3] = 0.5f;
+  trace.layers[0].residual_norms.assign(10, 2.0f);
   trace.layers[1].router.scoring_func = ScoringFunc::sigmoid;
   trace.layers[1].router.n_group = 2;
   for (float& score : trace.layers[1].scores) score = score < -1 ? -inf : score + 1;
@@ -255,12 +258,16 @@ TEST_F(TraceFile, RoundTrip) {
     EXPECT_EQ(read.layers[l].weights, trace.layers[l].weights);
     EXPECT_EQ(read.layers[l].logits, trace.layers[l].logits);
     EXPECT_EQ(read.layers[l].scores, trace.layers[l].scores);
+    EXPECT_EQ(read.layers[l].errors, trace.layers[l].errors);
+    EXPECT_EQ(read.layers[l].residual_norms, trace.layers[l].residual_norms);
   }
   EXPECT_EQ(read.extra.at("logits").shape(), (Shape{2, 5, 3}));
   EXPECT_EQ(read.extra.at("logits").data<float>()[29], 29);
   const SafetensorsFile file(path_);
   EXPECT_EQ(file.tensor("input_ids").shape, (Shape{2, 5}));
   EXPECT_FALSE(file.has("selection_scores.2"));
+  EXPECT_EQ(file.tensor("all_errors.2").shape, (Shape{10, 8}));
+  EXPECT_FALSE(file.has("all_errors.11"));
   EXPECT_EQ(file.header().metadata.at("model"), "m");
 }
 

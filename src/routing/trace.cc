@@ -90,9 +90,7 @@ std::vector<std::int32_t> read_ids(const SafetensorsFile& file, const std::strin
 
 std::vector<float> read_if_there(const SafetensorsFile& file, const std::string& name, const Shape& shape,
                                  const std::string& where) {
-  const auto& all = file.header().tensors;
-  const bool there = std::any_of(all.begin(), all.end(), [&](const TensorInfo& info) { return info.name == name; });
-  return there ? read_values<float>(file, name, DType::f32, shape, where) : std::vector<float>();
+  return file.has(name) ? read_values<float>(file, name, DType::f32, shape, where) : std::vector<float>();
 }
 
 void check_distinct(const LayerTrace& layer, const std::string& where) {

@@ -128,6 +128,68 @@ struct Leaf {
   at::Tensor value, first_moment, second_moment;
 };
 
+class Autoencoders {
+ public:
+  Autoencoders(const ReconstructionMoe& spec, std::uint64_t seed) : spec_(spec) {
+    const ErrorRouterSpec& r = spec.router;
+    at::Generator generator = at::detail::createCPUGenerator(seed);
+    const auto random = [&](at::IntArrayRef shape) {
+      const double deviation = 1 / std::sqrt(static_cast<double>(shape.back()));
+      return at::empty(shape, at::TensorOptions().dtype(at::kFloat)).normal_(0.0, deviation, generator);
+    };
+    leaves_.emplace_back(spec.encoder_manifold, random({r.num_experts, r.bottleneck, r.hidden_size}));
+    if (!r.tied) leaves_.emplace_back(Manifold::none, random({r.num_experts, r.hidden_size, r.bottleneck}));
+  }
+  twin::ReconstructionMoeTensors tensors() const {
+    twin::ReconstructionMoeTensors w;
+    w.encoder = leaves_[0].value;
+    if (!spec_.router.tied) w.decoder = leaves_[1].value;
+    return w;
+  }
+  /// One step on x [N, d]; returns the selected experts' mean error before it.
+  double step(const at::Tensor& x, const TrainOptions& options, std::int64_t count) {
+    const std::int64_t n = spec_.router.num_experts;
+    const twin::ErrorRouted routed = twin::reconstruction_moe(spec_, tensors(), x);
+    const at::Tensor load = at::bincount(routed.expert_ids.flatten(), {}, n).to(at::kFloat);
+    const at::Tensor balance =
+        (load / load.sum() * routed.probabilities.mean(at::IntArrayRef({0}))).sum() * static_cast<double>(n);
+    const at::Tensor error = routed.errors.gather(-1, routed.expert_ids).mean();
+    const at::Tensor total = error * options.reconstruction_loss + balance * options.balance_loss;
+    total.backward();
+    if (!std::isfinite(total.item<double>())) {
+      throw Error(ErrorCode::unsupported, fmt::format("training diverged in step {}: the loss is not finite", count),
+                  "finite losses", "choose a smaller --lr");
+    }
+    for (Leaf& leaf : leaves_) leaf.step(options.lr, count);
+    return error.item<double>();
+  }
+  std::int64_t elements() const {
+    std::int64_t sum = 0;
+    for (const Leaf& leaf : leaves_) sum += leaf.value.numel();
+    return sum;
+  }
+
+ private:
+  ReconstructionMoe spec_;
+  std::vector<Leaf> leaves_;
+};
+
+void write_result(const TrainOptions& options, const Json& config, const TrainReport& report, const Json& results) {
+  Provenance provenance = make_provenance({.isa = detect_isa()}, report.threads);
+  provenance.seeds = {options.seed, options.data_seed.value_or(options.seed),
+                      options.routing_seed.value_or(options.seed)};
+  const Json settings = {{"kind", "subspaces"},
+                         {"config", config},
+                         {"steps", options.steps},
+                         {"batch_size", options.batch_size},
+                         {"lr", options.lr},
+                         {"balance_loss", options.balance_loss},
+                         {"reconstruction_loss", options.reconstruction_loss},
+                         {"noise", kNoise}};
+  write_envelope(options.out / kRecordFile,
+                 make_envelope("kedge.subspaces/1", provenance, settings, results, Json::array()));
+}
+
 Json measure(const ReconstructionMoe& spec, const twin::ReconstructionMoeTensors& w, const Drawn& test) {
   const at::NoGradGuard no_gradients;
   const std::int64_t n = spec.router.num_experts, count = test.x.size(0);
@@ -173,47 +235,20 @@ TrainReport train_subspaces(const TrainOptions& options, Communicator*) {
   const auto start = std::chrono::steady_clock::now();
   const Json config = read_json(options.config);
   const ReconstructionMoe spec = layer_of(options, config);
-  const ErrorRouterSpec& r = spec.router;
   TrainReport report;
   report.threads = std::max(1, options.threads);
   at::set_num_threads(report.threads);
-  Union vectors(r, stream(options.data_seed.value_or(options.seed), 1));
+  Union vectors(spec.router, stream(options.data_seed.value_or(options.seed), 1));
   const Drawn test = vectors.draw(kTestVectors);
-  at::Generator generator = at::detail::createCPUGenerator(stream(options.routing_seed.value_or(options.seed), 2));
-  const auto random = [&](at::IntArrayRef shape) {
-    const double deviation = 1 / std::sqrt(static_cast<double>(shape.back()));
-    return at::empty(shape, at::TensorOptions().dtype(at::kFloat)).normal_(0.0, deviation, generator);
-  };
-  std::vector<Leaf> leaves;
-  leaves.emplace_back(spec.encoder_manifold, random({r.num_experts, r.bottleneck, r.hidden_size}));
-  if (!r.tied) leaves.emplace_back(Manifold::none, random({r.num_experts, r.hidden_size, r.bottleneck}));
-  const auto tensors = [&] {
-    twin::ReconstructionMoeTensors w;
-    w.encoder = leaves[0].value;
-    if (!r.tied) w.decoder = leaves[1].value;
-    return w;
-  };
-  const Json before = measure(spec, tensors(), test);
+  Autoencoders experts(spec, stream(options.routing_seed.value_or(options.seed), 2));
+  const Json before = measure(spec, experts.tensors(), test);
   for (std::int64_t step = 1; step <= options.steps; ++step) {
     throw_if_interrupted();
-    const twin::ErrorRouted routed = twin::reconstruction_moe(spec, tensors(), vectors.draw(options.batch_size).x);
-    const at::Tensor counts = at::bincount(routed.expert_ids.flatten(), {}, r.num_experts).to(at::kFloat);
-    const at::Tensor balance = (counts / counts.sum() * routed.probabilities.mean(at::IntArrayRef({0}))).sum() *
-                               static_cast<double>(r.num_experts);
-    const at::Tensor error = routed.errors.gather(-1, routed.expert_ids).mean();
-    const at::Tensor total = error * options.reconstruction_loss + balance * options.balance_loss;
-    total.backward();
-    report.loss = error.item<double>();
-    if (!std::isfinite(total.item<double>())) {
-      throw Error(ErrorCode::unsupported, fmt::format("training diverged in step {}: the loss is not finite", step),
-                  "finite losses", "choose a smaller --lr");
-    }
-    for (Leaf& leaf : leaves) leaf.step(options.lr, step);
+    report.loss = experts.step(vectors.draw(options.batch_size).x, options, step);
   }
-  const Json after = measure(spec, tensors(), test);
+  const Json after = measure(spec, experts.tensors(), test);
   report.model_type = "kedge_mcqsmoe";
-  for (const Leaf& leaf : leaves) report.parameters += leaf.value.numel();
-  report.active_parameters = report.parameters;
+  report.parameters = report.active_parameters = experts.elements();
   report.steps = options.steps;
   report.tokens = options.steps * options.batch_size;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -221,25 +256,12 @@ TrainReport train_subspaces(const TrainOptions& options, Communicator*) {
   report.valid_loss = after["mean_error"];
   report.specialisation = after["specialisation"];
   report.device = "cpu";
-
-  Provenance provenance = make_provenance({.isa = detect_isa()}, report.threads);
-  provenance.seeds = {options.seed, options.data_seed.value_or(options.seed),
-                      options.routing_seed.value_or(options.seed)};
-  const Json settings = {{"kind", "subspaces"},
-                         {"config", config},
-                         {"steps", options.steps},
-                         {"batch_size", options.batch_size},
-                         {"lr", options.lr},
-                         {"balance_loss", options.balance_loss},
-                         {"reconstruction_loss", options.reconstruction_loss},
-                         {"noise", kNoise}};
-  const Json results = {{"before", before},
-                        {"after", after},
-                        {"chance", 1.0 / static_cast<double>(r.num_experts)},
-                        {"test_vectors", kTestVectors},
-                        {"seconds", report.seconds}};
-  write_envelope(options.out / kRecordFile,
-                 make_envelope("kedge.subspaces/1", provenance, settings, results, Json::array()));
+  write_result(options, config, report,
+               {{"before", before},
+                {"after", after},
+                {"chance", 1.0 / static_cast<double>(spec.router.num_experts)},
+                {"test_vectors", kTestVectors},
+                {"seconds", report.seconds}});
   return report;
 }
 
