@@ -99,7 +99,7 @@ TEST_P(Gradients, AreFiniteDifferences) {
       ++checked;
     }
   }
-  EXPECT_GT(checked, 20);
+  EXPECT_GE(checked, 20);
   std::printf("%s: %d derivatives within %.1e\n", base.name.c_str(), checked, worst);
 }
 
