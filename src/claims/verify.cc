@@ -64,6 +64,11 @@ Protocol open_bundle(const VerifyOptions& options, std::span<const TrackRow> row
     const bool known = std::any_of(rows.begin(), rows.end(), [&](const TrackRow& row) { return track == row.track; });
     if (!known) throw Error(ErrorCode::usage, "there is no track " + track, "Q, QS, P, PS, DB, T, X, R or S");
   }
+  std::error_code no_folder;
+  if (!options.data.empty() && !fs::is_directory(options.data, no_folder)) {
+    throw Error(ErrorCode::not_found, options.data.string() + " is no folder",
+                "the folder with the four files of MNIST");
+  }
   Protocol protocol = register_claims(read_claims(options.claims), options.profile, options.tracks);
   for (const Claim& claim : protocol.claims) {
     const TrackRow& row = find_track(claim, rows);

@@ -54,6 +54,7 @@ TEST(VerifyTrip, WrongCalls) {
   EXPECT_EQ(verify({(folder / "none").string(), "--out", (folder / "o").string()}).exit_code, 3);
   EXPECT_EQ(verify({kClaims, "--track", "Z", "--out", (folder / "o").string()}).exit_code, 2);
   EXPECT_EQ(verify({"--check", (folder / "none").string()}).exit_code, 3);
+  EXPECT_EQ(verify({kClaims, "--data", (folder / "none").string(), "--out", (folder / "o").string()}).exit_code, 3);
   EXPECT_EQ(verify({"--compare", "a"}).exit_code, 2);
   trips::spit(folder / "c.toml", "statement = 3\n");
   const trips::Result broken = verify({(folder / "c.toml").string(), "--out", (folder / "o").string()});

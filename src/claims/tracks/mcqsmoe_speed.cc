@@ -7,26 +7,21 @@
 // subject "decoder".
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
-#include <thread>
 
-#include "base/interrupt.h"
 #include "base/json.h"
 #include "base/toml_section.h"
 #include "bench/mcqsmoe.h"
 #include "bench/rate.h"
-#include "claims/environment.h"
 #include "claims/tracks/rows.h"
+#include "claims/tracks/windows.h"
 #include "kedge/error.h"
 
 namespace kedge {
 namespace {
 
-constexpr auto kPause = std::chrono::milliseconds(500);
 constexpr std::uint64_t kSeed = 1;
 
 McqsMoeCase find_case(const std::string& name) {
@@ -108,30 +103,6 @@ class Garage {
   std::map<std::string, std::unique_ptr<McqsMoeDenseLayer>> dense_;
 };
 
-struct Timing {
-  const TrackJob* job = nullptr;
-  Setup setup;
-  std::vector<std::function<void()>> sides;
-  TrackOutcome outcome;
-  Json windows = Json::array();
-};
-
-void measure_window(Timing& timing, std::int64_t window) {
-  const std::int64_t passes = timing.job->size.n / timing.job->size.windows;
-  const auto tokens = static_cast<double>(timing.setup.subject.tokens);
-  for (std::int64_t p = 0; p < passes; ++p) {
-    std::vector<double> values;
-    for (const auto& side : timing.sides) values.push_back(tokens / seconds_of_call(side));
-    ClaimSample sample{fmt::format("window {}, pass {}", window + 1, p + 1), window, {}};
-    if (values.size() == 1)
-      sample.values = {{"value", values[0]}};
-    else
-      sample.values = {{"subject", values[0]}, {"baseline", values[1]}};
-    timing.outcome.samples.push_back(std::move(sample));
-  }
-  timing.windows.push_back(machine_state());
-}
-
 }  // namespace
 
 void check_mcqsmoe_speed(const Claim& claim) {
@@ -140,13 +111,7 @@ void check_mcqsmoe_speed(const Claim& claim) {
     throw Error(ErrorCode::bad_file, fmt::format("{}: track {} has no metric \"{}\"", file, claim.track, claim.metric),
                 "tokens_per_second");
   }
-  for (const ClaimSize* size : {&claim.full, &claim.quick}) {
-    if (size->windows < 3 || size->n < 10) {
-      throw Error(ErrorCode::bad_file,
-                  fmt::format("{}: {} passes in {} windows are timed", file, size->n, size->windows),
-                  "n = 10 or more in 3 windows or more");
-    }
-  }
+  check_windows(claim);
   if ((claim.effect != Effect::value) != (claim.track != "P")) {
     throw Error(ErrorCode::bad_file,
                 fmt::format("{}: effect is \"{}\" in track {}", file, effect_name(claim.effect), claim.track),
@@ -157,33 +122,32 @@ void check_mcqsmoe_speed(const Claim& claim) {
 
 void run_mcqsmoe_speed(std::span<const TrackJob> jobs, const TrackContext& context) {
   Garage garage(context);
-  std::vector<Timing> timings;
-  std::int64_t windows = 0;
+  std::vector<WindowJob> timings;
+  std::vector<McqsMoeCase> rows;
   for (const TrackJob& job : jobs) {
-    Timing timing{&job, read_setup(*job.claim), {}, {}, Json::array()};
-    timing.sides.push_back(garage.row(timing.setup.subject));
-    if (job.claim->track == "PS") timing.sides.push_back(garage.row(find_case(timing.setup.baseline)));
-    if (job.claim->track == "DB") timing.sides.push_back(garage.dense(timing.setup.subject, timing.setup.baseline));
-    for (const auto& side : timing.sides) side();  // not counted: pages and caches are cold
-    timings.push_back(std::move(timing));
-    windows = std::max(windows, job.size.windows);
+    const Setup setup = read_setup(*job.claim);
+    std::vector<std::function<void()>> sides{garage.row(setup.subject)};
+    if (job.claim->track == "PS") sides.push_back(garage.row(find_case(setup.baseline)));
+    if (job.claim->track == "DB") sides.push_back(garage.dense(setup.subject, setup.baseline));
+    for (const auto& side : sides) side();  // not counted: pages and caches are cold
+    const auto tokens = static_cast<double>(setup.subject.tokens);
+    timings.push_back({&job,
+                       [sides, tokens] {
+                         std::vector<double> values;
+                         for (const auto& side : sides) values.push_back(tokens / seconds_of_call(side));
+                         return values;
+                       },
+                       {}});
+    rows.push_back(setup.subject);
   }
-  for (std::int64_t window = 0; window < windows; ++window) {
-    for (Timing& timing : timings) {
-      throw_if_interrupted();
-      if (window < timing.job->size.windows) measure_window(timing, window);
-    }
-    context.log(fmt::format("  window {} of {}", window + 1, windows));
-    std::this_thread::sleep_for(kPause);
-  }
-  for (Timing& timing : timings) {
-    timing.outcome.details = Json{
-        {"threads", garage.threads()},
-        {"row", timing.setup.subject.name},
-        {"tokens", timing.setup.subject.tokens},
-        {"windows",
-         timing.windows}}.dump();
-    context.done(*timing.job, std::move(timing.outcome));
+  run_windows(timings, context);
+  for (std::size_t i = 0; i < timings.size(); ++i) {
+    timings[i].outcome.details = Json{{"threads", garage.threads()},
+                                      {"row", rows[i].name},
+                                      {"tokens", rows[i].tokens},
+                                      {"windows", Json::parse(timings[i].states)}}
+                                     .dump();
+    context.done(*timings[i].job, std::move(timings[i].outcome));
   }
 }
 

@@ -10,20 +10,18 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <map>
 #include <memory>
 #include <set>
-#include <thread>
 
 #include "base/cpu.h"
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/thread_pool.h"
 #include "base/toml_section.h"
-#include "claims/environment.h"
 #include "claims/mnist_runs.h"
 #include "claims/tracks/rows.h"
+#include "claims/tracks/windows.h"
 #include "kedge/error.h"
 #include "stats/intervals.h"
 
@@ -33,7 +31,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kTimedSeed = 1;
-constexpr auto kPause = std::chrono::milliseconds(500);
 
 struct MetricRow {
   const char* track;
@@ -234,63 +231,42 @@ void measure_quality(std::span<const TrackJob> jobs, const TrackContext& context
   }
 }
 
-/// One claim's networks and what was measured so far.
-struct Timing {
-  const TrackJob* job = nullptr;
-  Setup setup;
-  std::vector<Classifier> networks;
-  TrackOutcome outcome;
-  Json windows = Json::array();
-};
-
-void measure_window(Timing& timing, std::int64_t window, const Runs& runs) {
-  std::vector<const Classifier*> networks;
-  for (const Classifier& network : timing.networks) networks.push_back(&network);
-  const std::int64_t passes = timing.job->size.n / timing.job->size.windows;
-  for (std::int64_t p = 0; p < passes; ++p) {
-    const auto seconds = time_in_turn(networks, runs.data().test, timing.setup.batch, timing.setup.rounds);
-    ClaimSample sample{fmt::format("window {}, pass {}", window + 1, p + 1), window, {}};
-    if (seconds.size() == 1)
-      sample.values = {{"value", quantile(seconds[0], 0.5)}};
-    else
-      sample.values = {{"subject", quantile(seconds[0], 0.5)}, {"baseline", quantile(seconds[1], 0.5)}};
-    timing.outcome.samples.push_back(std::move(sample));
-  }
-  timing.windows.push_back(machine_state());
-}
-
 void measure_speed(std::span<const TrackJob> jobs, const TrackContext& context, Runs& runs) {
   std::set<Wanted> wanted;
-  std::vector<Timing> timings;
-  std::int64_t windows = 0;
+  std::vector<Setup> setups;
   for (const TrackJob& job : jobs) {
-    timings.push_back({&job, read_setup(*job.claim), {}, {}, Json::array()});
-    for (const Side& side : timings.back().setup.sides) {
-      wanted.insert({side.variant, kTimedSeed, timings.back().setup.epochs});
-    }
-    windows = std::max(windows, job.size.windows);
+    setups.push_back(read_setup(*job.claim));
+    for (const Side& side : setups.back().sides) wanted.insert({side.variant, kTimedSeed, setups.back().epochs});
   }
   runs.prepare(wanted, /*with_models=*/true);
-  for (Timing& timing : timings) {
-    for (const Side& side : timing.setup.sides) {
-      const fs::path folder = runs.model({side.variant, kTimedSeed, timing.setup.epochs}, side.form);
-      timing.networks.push_back(Classifier::open(folder, {.isa = parse_isa(context.runtime.isa)}));
+  std::vector<std::vector<Classifier>> networks(jobs.size());
+  std::vector<WindowJob> timings;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    for (const Side& side : setups[i].sides) {
+      const fs::path folder = runs.model({side.variant, kTimedSeed, setups[i].epochs}, side.form);
+      networks[i].push_back(Classifier::open(folder, {.isa = parse_isa(context.runtime.isa)}));
     }
+    timings.push_back({&jobs[i],
+                       [&own = networks[i], &setup = setups[i], &runs] {
+                         std::vector<const Classifier*> turns;
+                         for (const Classifier& network : own) turns.push_back(&network);
+                         std::vector<double> medians;
+                         for (auto& seconds : time_in_turn(turns, runs.data().test, setup.batch, setup.rounds)) {
+                           medians.push_back(quantile(std::move(seconds), 0.5));
+                         }
+                         return medians;
+                       },
+                       {}});
   }
-  for (std::int64_t window = 0; window < windows; ++window) {
-    for (Timing& timing : timings) {
-      if (window < timing.job->size.windows) measure_window(timing, window, runs);
-    }
-    context.log(fmt::format("  window {} of {}", window + 1, windows));
-    std::this_thread::sleep_for(kPause);
-  }
-  for (Timing& timing : timings) {
+  run_windows(timings, context);
+  for (std::size_t i = 0; i < timings.size(); ++i) {
     Json sides = Json::array();
-    for (const Side& side : timing.setup.sides) sides.push_back(side.name());
-    timing.outcome.details =
-        Json{{"threads", 1}, {"batch", timing.setup.batch}, {"sides", sides}, {"windows", timing.windows}}.dump();
-    runs.add_inputs(timing.outcome);
-    context.done(*timing.job, std::move(timing.outcome));
+    for (const Side& side : setups[i].sides) sides.push_back(side.name());
+    timings[i].outcome.details =
+        Json{{"threads", 1}, {"batch", setups[i].batch}, {"sides", sides}, {"windows", Json::parse(timings[i].states)}}
+            .dump();
+    runs.add_inputs(timings[i].outcome);
+    context.done(*timings[i].job, std::move(timings[i].outcome));
   }
 }
 
@@ -299,16 +275,12 @@ void measure_speed(std::span<const TrackJob> jobs, const TrackContext& context, 
 void check_mnist(const Claim& claim) {
   const MetricRow& metric = metric_row(claim);
   read_setup(claim);
+  if (metric.key == nullptr) check_windows(claim);
   for (const ClaimSize* size : {&claim.full, &claim.quick}) {
     const auto seeds = static_cast<std::int64_t>(size->seeds.size());
     if (metric.key != nullptr && (seeds == 0 || size->n != seeds)) {
       throw Error(ErrorCode::bad_file, claim.file.string() + ": n is not the number of seeds",
                   "one sample per seed in each profile");
-    }
-    if (metric.key == nullptr && (size->windows < 3 || size->n < 10)) {
-      throw Error(ErrorCode::bad_file,
-                  fmt::format("{}: {} passes in {} windows are timed", claim.file.string(), size->n, size->windows),
-                  "n = 10 or more in 3 windows or more");
     }
   }
 }

@@ -2,9 +2,7 @@
 // threads (PS), in pairs that take turns.
 //
 // [setup] prefill, decode, batch; [setup.subject] and [setup.baseline]: model or shape, scheme, method, activations,
-// threads. A window is a stretch of n / windows passes or pairs (subject, baseline, subject, ...) of this claim;
-// between two windows of a claim stand those of the other claims and a pause, so that windows meet different states of
-// the machine and are what the interval is taken over. Metrics:
+// threads; a pass is of the subject, or of subject and baseline (claims/tracks/windows.h). Metrics:
 //   prefill_tokens_per_second, decode_tokens_per_second
 //   prefill_share_of_peak       multiply-adds with weights, over the measured peak of their arithmetic
 //   decode_share_of_bandwidth   bytes of weights read, over the measured bandwidth
@@ -12,18 +10,16 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <memory>
 #include <optional>
-#include <thread>
 
 #include "base/interrupt.h"
 #include "base/json.h"
 #include "base/toml_section.h"
 #include "bench/subject.h"
-#include "claims/environment.h"
 #include "claims/tracks/model_variant.h"
 #include "claims/tracks/rows.h"
+#include "claims/tracks/windows.h"
 #include "kedge/error.h"
 
 namespace kedge {
@@ -31,7 +27,6 @@ namespace {
 
 constexpr std::array kMetrics = {"prefill_tokens_per_second", "decode_tokens_per_second", "prefill_share_of_peak",
                                  "decode_share_of_bandwidth"};
-constexpr auto kPause = std::chrono::milliseconds(500);
 
 struct Setup {
   std::int64_t prefill = 256, decode = 32, batch = 512;
@@ -92,38 +87,20 @@ double metric_of(const std::string& metric, const BenchReport& facts, std::pair<
 
 /// One claim's models, and what was measured so far.
 struct Timing {
-  const TrackJob* job = nullptr;
   Setup setup;
   std::vector<BenchReport> facts;                  ///< of the sides, with the limits
   std::vector<std::pair<double, double>> seconds;  ///< of all prefills and all decodings, by side
-  TrackOutcome outcome;
-  Json windows = Json::array();
 };
 
-void measure_window(Timing& timing, std::int64_t window, Garage& garage) {
-  const Claim& claim = *timing.job->claim;
-  const std::int64_t passes = timing.job->size.n / timing.job->size.windows;
-  for (std::int64_t p = 0; p < passes; ++p) {
-    std::vector<double> values;
-    for (std::size_t s = 0; s < timing.setup.sides.size(); ++s) {
-      throw_if_interrupted();
-      const auto seconds = garage.subject(timing.setup, timing.setup.sides[s]).once();
-      values.push_back(metric_of(claim.metric, timing.facts[s], seconds));
-      timing.seconds[s].first += seconds.first, timing.seconds[s].second += seconds.second;
-    }
-    ClaimSample sample{fmt::format("window {}, pass {}", window + 1, p + 1), window, {}};
-    if (values.size() == 1)
-      sample.values = {{"value", values[0]}};
-    else
-      sample.values = {{"subject", values[0]}, {"baseline", values[1]}};
-    timing.outcome.samples.push_back(std::move(sample));
+std::vector<double> measure_pass(Timing& timing, const std::string& metric, Garage& garage) {
+  std::vector<double> values;
+  for (std::size_t s = 0; s < timing.setup.sides.size(); ++s) {
+    throw_if_interrupted();
+    const auto seconds = garage.subject(timing.setup, timing.setup.sides[s]).once();
+    values.push_back(metric_of(metric, timing.facts[s], seconds));
+    timing.seconds[s].first += seconds.first, timing.seconds[s].second += seconds.second;
   }
-  Json state = machine_state();
-  timing.windows.push_back({{"window", window + 1},
-                            {"time", state["time"]},
-                            {"load_average", state["load_average"]},
-                            {"frequency_mhz", state["frequency_mhz"]},
-                            {"temperature_c", state["temperature_c"]}});
+  return values;
 }
 
 Json limits_json(const MachineLimits& limits) {
@@ -144,7 +121,6 @@ const MachineLimits& limits_for(int threads, const RuntimeOptions& runtime, std:
 
 Timing prepare(const TrackJob& job, const TrackContext& context, Garage& garage, std::map<int, MachineLimits>& limits) {
   Timing timing;
-  timing.job = &job;
   timing.setup = read_setup(*job.claim);
   for (const ModelVariant& variant : timing.setup.sides) {
     BenchReport facts = garage.subject(timing.setup, variant).describe();
@@ -152,15 +128,14 @@ Timing prepare(const TrackJob& job, const TrackContext& context, Garage& garage,
     facts.has_limits = true;
     timing.facts.push_back(std::move(facts));
     timing.seconds.emplace_back(0, 0);
-    if (!variant.model.empty()) timing.outcome.inputs.push_back(record_input("model", variant.model));
   }
   return timing;
 }
 
 // What a side did over all passes, beside what the machine can do.
-Json side_json(const Timing& timing, std::size_t s) {
+Json side_json(const Timing& timing, std::size_t s, std::size_t samples) {
   BenchReport report = timing.facts[s];
-  const auto passes = static_cast<double>(timing.outcome.samples.size());
+  const auto passes = static_cast<double>(samples);
   report.prefill.median = passes * static_cast<double>(report.options.prefill) / timing.seconds[s].first;
   report.decode.median = passes * static_cast<double>(report.options.decode) / timing.seconds[s].second;
   return {{"name", timing.setup.sides[s].name()},
@@ -178,10 +153,13 @@ Json side_json(const Timing& timing, std::size_t s) {
           {"decode_gb_per_second", report.decode_gigabytes()}};
 }
 
-Json details_of(const Timing& timing) {
+Json details_of(const Timing& timing, const WindowJob& job) {
   Json sides = Json::array();
-  for (std::size_t s = 0; s < timing.facts.size(); ++s) sides.push_back(side_json(timing, s));
-  return {{"limits", limits_json(timing.facts[0].limits)}, {"sides", std::move(sides)}, {"windows", timing.windows}};
+  for (std::size_t s = 0; s < timing.facts.size(); ++s)
+    sides.push_back(side_json(timing, s, job.outcome.samples.size()));
+  return {{"limits", limits_json(timing.facts[0].limits)},
+          {"sides", std::move(sides)},
+          {"windows", Json::parse(job.states)}};
 }
 
 }  // namespace
@@ -193,13 +171,7 @@ void check_speed(const Claim& claim) {
                 "prefill_tokens_per_second, decode_tokens_per_second, prefill_share_of_peak or "
                 "decode_share_of_bandwidth");
   }
-  for (const ClaimSize* size : {&claim.full, &claim.quick}) {
-    if (size->windows < 3 || size->n < 10) {
-      throw Error(ErrorCode::bad_file,
-                  fmt::format("{}: {} passes in {} windows are timed", file, size->n, size->windows),
-                  "n = 10 or more in 3 windows or more");
-    }
-  }
+  check_windows(claim);
   const bool paired = claim.effect != Effect::value;
   if (paired != (claim.track == "PS")) {
     throw Error(ErrorCode::bad_file,
@@ -212,22 +184,23 @@ void check_speed(const Claim& claim) {
 void run_speed(std::span<const TrackJob> jobs, const TrackContext& context) {
   Garage garage(context);
   std::map<int, MachineLimits> limits;
-  std::vector<Timing> timings;
-  std::int64_t windows = 0;
-  for (const TrackJob& job : jobs) {
-    timings.push_back(prepare(job, context, garage, limits));
-    windows = std::max(windows, job.size.windows);
-  }
-  for (std::int64_t window = 0; window < windows; ++window) {
-    for (Timing& timing : timings) {
-      if (window < timing.job->size.windows) measure_window(timing, window, garage);
+  std::vector<Timing> timings(jobs.size());
+  std::vector<WindowJob> windows;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    timings[i] = prepare(jobs[i], context, garage, limits);
+    windows.push_back({&jobs[i],
+                       [&timing = timings[i], &metric = jobs[i].claim->metric, &garage] {
+                         return measure_pass(timing, metric, garage);
+                       },
+                       {}});
+    for (const ModelVariant& variant : timings[i].setup.sides) {
+      if (!variant.model.empty()) windows[i].outcome.inputs.push_back(record_input("model", variant.model));
     }
-    context.log(fmt::format("  window {} of {}", window + 1, windows));
-    std::this_thread::sleep_for(kPause);
   }
-  for (Timing& timing : timings) {
-    timing.outcome.details = details_of(timing).dump();
-    context.done(*timing.job, std::move(timing.outcome));
+  run_windows(windows, context);
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    windows[i].outcome.details = details_of(timings[i], windows[i]).dump();
+    context.done(jobs[i], std::move(windows[i].outcome));
   }
 }
 
