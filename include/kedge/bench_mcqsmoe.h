@@ -22,8 +22,9 @@
 namespace kedge {
 
 struct McqsMoeBenchOptions {
-  std::string form =
-      "split";  ///< of the shared anchor: "split" (x A^T + x D^T), "decoded" (one fp32 matrix per expert)
+  /// Of the shared anchor: "fused" (A + D_e made as it is read), "split" (x A^T + x D_e^T), "decoded" (one fp32 matrix
+  /// per expert).
+  std::string form = "fused";
   std::uint64_t seed = 1;
   int repetitions = 5;
   bool limits = true;

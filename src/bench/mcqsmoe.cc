@@ -28,13 +28,6 @@ AnchorDelta random_stack(std::int64_t experts, std::int64_t rows, std::int64_t c
                              {DType::f16, 4, kGroup, Manifold::sphere}, {}, "random weights");
 }
 
-AnchorForm parse_form(const std::string& name) {
-  for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
-    if (name == anchor_form_name(form)) return form;
-  }
-  throw Error(ErrorCode::usage, "there is no form \"" + name + "\" of a shared anchor", "split or decoded");
-}
-
 LoadOptions load_options(const McqsMoeBenchOptions& o) {
   return {parse_isa(o.runtime.isa), parse_numerics(o.runtime.numerics), parse_activations(o.runtime.activations)};
 }
@@ -206,7 +199,7 @@ McqsMoeBenchReport bench_mcqsmoe(const McqsMoeBenchOptions& options) {
   if (options.repetitions < 1) {
     throw Error(ErrorCode::usage, "repetitions is " + std::to_string(options.repetitions), "at least 1");
   }
-  const AnchorForm form = parse_form(options.form);
+  const AnchorForm form = parse_anchor_form(options.form);
   const LoadOptions load = load_options(options);
   McqsMoeBenchReport report;
   report.options = options;

@@ -55,7 +55,7 @@ TEST(McqsMoeBench, ThePathsGiveTheSameBitsOnEveryIsa) {
   for (const Isa isa : available_isas()) {
     for (const McqsMoeCase& c : small_cases()) {
       if (c.spec.output != ExpertOutput::ffn) continue;
-      const McqsMoeLayer layer(c.spec, AnchorForm::split, {isa}, 1);
+      const McqsMoeLayer layer(c.spec, AnchorForm::fused, {isa}, 1);
       McqsMoeSubject subject(c, layer, 3, 1);
       subject.batch();
       if (expected.empty()) expected = subject.y();
@@ -65,7 +65,7 @@ TEST(McqsMoeBench, ThePathsGiveTheSameBitsOnEveryIsa) {
 }
 
 TEST(McqsMoeBench, AKeptWorkspaceTakesNoMemoryAfterTheFirstBatch) {
-  for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
+  for (const AnchorForm form : {AnchorForm::fused, AnchorForm::split, AnchorForm::decoded}) {
     for (const McqsMoeCase& c : small_cases()) {
       const McqsMoeLayer layer(c.spec, form, {detect_isa()}, 1);
       McqsMoeSubject subject(c, layer, 2, 1);
@@ -90,7 +90,7 @@ TEST(McqsMoeBench, FiguresAddUp) {
   report.options = options;
   report.isa = "scalar";
   for (const McqsMoeCase& c : small_cases()) {
-    const McqsMoeLayer layer(c.spec, AnchorForm::split, {detect_isa()}, 1);
+    const McqsMoeLayer layer(c.spec, AnchorForm::fused, {detect_isa()}, 1);
     report.rows.push_back(measure_case(c, layer, options));
   }
   for (const McqsMoeBenchRow& row : report.rows) {
@@ -115,7 +115,7 @@ TEST(McqsMoeBench, FiguresAddUp) {
 
 TEST(McqsMoeBench, RefusesOtherForms) {
   McqsMoeBenchOptions options;
-  options.form = "fused";
+  options.form = "folded";
   EXPECT_THROW(bench_mcqsmoe(options), Error);
 }
 

@@ -55,6 +55,7 @@ struct TrackRow {
   bool needs_torch;     ///< runs in kedge-torch only
   /// Refuses a claim whose metric or [setup] the row does not know: Error(bad_file) "FILE:LINE: ...".
   void (*check)(const Claim& claim);
+  /// Rows of one subject and one run() that stand side by side are measured in one call, with the jobs of all.
   void (*run)(std::span<const TrackJob> jobs, const TrackContext& context);
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -103,12 +104,16 @@ class Run {
   }
 
   void all() {
-    for (const TrackRow& row : rows_) {
+    for (std::size_t first = 0, end = 0; first < rows_.size(); first = end) {
+      while (end < rows_.size() && together(rows_[first], rows_[end])) ++end;
+      const std::span<const TrackRow> group = rows_.subspan(first, end - first);
       std::vector<TrackJob> jobs;
-      for (const Claim& claim : protocol_.claims) {
-        if (&find_track(claim, rows_) == &row && !has_record(claim)) jobs.push_back({&claim, protocol_.size(claim)});
+      for (const TrackRow& row : group) {
+        for (const Claim& claim : protocol_.claims) {
+          if (&find_track(claim, rows_) == &row && !has_record(claim)) jobs.push_back({&claim, protocol_.size(claim)});
+        }
       }
-      if (!jobs.empty()) track(row, jobs);
+      if (!jobs.empty()) measure(group, jobs);
     }
     for (const TrackRow& row : rows_) finish_log(row.track);
     write_environment();
@@ -129,8 +134,13 @@ class Run {
     }
   }
 
-  void track(const TrackRow& row, const std::vector<TrackJob>& jobs) {
-    const std::string title = fmt::format("track {} ({}): {}", row.track, row.subject, row.shows);
+  // Rows of one subject that stand side by side run in one go: what they measure is loaded or trained once.
+  static bool together(const TrackRow& a, const TrackRow& b) {
+    return &a == &b || (a.run != nullptr && a.run == b.run && std::string_view(a.subject) == b.subject);
+  }
+
+  void measure(std::span<const TrackRow> group, const std::vector<TrackJob>& jobs) {
+    const TrackRow& row = group.front();
     if (row.missing != nullptr) {
       for (const TrackJob& job : jobs) {
         TrackOutcome outcome;
@@ -139,8 +149,16 @@ class Run {
       }
       return;
     }
-    log(row.track, title);
-    note(fmt::format("{}, {} claims", title, jobs.size()));
+    std::set<std::string> tracks;
+    for (const TrackRow& each : group) {
+      const auto claims =
+          std::count_if(jobs.begin(), jobs.end(), [&](const TrackJob& job) { return job.claim->track == each.track; });
+      if (claims == 0) continue;
+      const std::string title = fmt::format("track {} ({}): {}", each.track, each.subject, each.shows);
+      tracks.insert(each.track);
+      log(each.track, title);
+      note(fmt::format("{}, {} claims", title, claims));
+    }
     const fs::path scratch = scratch_folder(options_.out) / row.subject;
     make_folder(scratch);
     std::set<const Claim*> done;
@@ -148,7 +166,9 @@ class Run {
     context.runtime = options_.runtime, context.tuners = torch_.tuners, context.train = torch_.train;
     context.data = options_.data, context.bundle = options_.out;
     context.scratch = scratch;
-    context.log = [&](const std::string& line) { log(row.track, line); };
+    context.log = [&](const std::string& line) {
+      for (const std::string& track : tracks) log(track, line);
+    };
     context.done = [&](const TrackJob& job, TrackOutcome outcome) {
       take(job, std::move(outcome));
       done.insert(job.claim);

@@ -30,7 +30,7 @@ PackedExpertMatrices load_matrices(const WeightSource& source, const std::string
     plain.insert(plain.end(), one.data<float>(), one.data<float>() + n * k);
     source.done(module);
   }
-  PackedExpertMatrices packed({plain, shared.get()}, experts, n, k, false, AnchorForm::split, options, name);
+  PackedExpertMatrices packed({plain, shared.get()}, experts, n, k, false, AnchorForm::fused, options, name);
   source.done(name);
   return packed;
 }

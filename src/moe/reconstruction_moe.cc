@@ -166,9 +166,11 @@ void ReconstructionMoeBlock::observe_routing(const ExecContext& ctx, int layer, 
 
 LayerFlops ReconstructionMoeBlock::flops(std::int64_t tokens) const noexcept {
   const std::int64_t slots = spec_.router.slots();
-  // An anchor's product is made once per token for gate and up, once per pair for what follows, unless that is linear.
-  const auto inner = [&](const PackedExpertMatrices& w) { return w.n() * w.k() * (slots + (w.has_anchor() ? 1 : 0)); };
-  const auto last = [&](const PackedExpertMatrices& w) { return w.n() * w.k() * slots * (w.has_anchor() ? 2 : 1); };
+  // A split anchor's product is made once per token for gate and up, once per pair for what follows, unless that is
+  // linear.
+  const auto split = [](const PackedExpertMatrices& w) { return w.form() == AnchorForm::split ? 1 : 0; };
+  const auto inner = [&](const PackedExpertMatrices& w) { return w.n() * w.k() * (slots + split(w)); };
+  const auto last = [&](const PackedExpertMatrices& w) { return w.n() * w.k() * slots * (1 + split(w)); };
   const std::int64_t experts = inner(ffn_.gate) + inner(ffn_.up) + last(decoders_) +
                                (ffn_.down.anchor_is_linear() ? inner(ffn_.down) : last(ffn_.down));
   return {2 * tokens * router_.multiply_adds(), 2 * tokens * experts};
@@ -184,7 +186,7 @@ std::size_t ReconstructionMoeBlock::active_bytes() const noexcept {
              slots = static_cast<std::size_t>(spec_.router.slots());
   std::size_t bytes = router_.num_bytes();
   for (const PackedExpertMatrices* w : {&decoders_, &ffn_.gate, &ffn_.up, &ffn_.down}) {
-    const std::size_t shared = w->anchor_.num_bytes();
+    const std::size_t shared = w->shared_bytes();
     bytes += shared + (w->num_bytes() - shared) * slots / experts;
   }
   return bytes;
@@ -193,9 +195,9 @@ std::size_t ReconstructionMoeBlock::active_bytes() const noexcept {
 std::string ReconstructionMoeBlock::explain() const {
   const PackedExpertMatrices& weights = spec_.output == ExpertOutput::ffn ? ffn_.up : decoders_;
   const LayerFlops one = flops(1);
-  return router_.explain() + "experts: " + expert_output_name(spec_.output) + ", " +
-         anchor_form_name(weights.has_anchor() ? AnchorForm::split : AnchorForm::decoded) + ", " +
-         std::to_string(one.experts) + " operations per token beside " + std::to_string(one.routing) + " for routing\n";
+  return router_.explain() + "experts: " + expert_output_name(spec_.output) + ", " + anchor_form_name(weights.form()) +
+         ", " + std::to_string(one.experts) + " operations per token beside " + std::to_string(one.routing) +
+         " for routing\n";
 }
 
 }  // namespace kedge

@@ -74,6 +74,7 @@ void sizes(benchmark::internal::Benchmark* bench) {
   }
 }
 
+BENCHMARK_CAPTURE(layer, fused, AnchorForm::fused, false)->Apply(sizes);
 BENCHMARK_CAPTURE(layer, split, AnchorForm::split, false)->Apply(sizes);
 BENCHMARK_CAPTURE(layer, decoded, AnchorForm::decoded, false)->Apply(sizes);
 BENCHMARK_CAPTURE(layer, routing_split, AnchorForm::split, true)->Apply(sizes);

@@ -108,7 +108,7 @@ TEST(McqsMoeGoldens, TheLayerComputesWhatPyTorchDoes) {
     const auto weights = golden.values<float>("weights", DType::f32);
     const auto norms = golden.values<float>("residual_norms", DType::f32);
     const auto ids = golden.values<std::int32_t>("ids", DType::i32);
-    for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
+    for (const AnchorForm form : {AnchorForm::fused, AnchorForm::split, AnchorForm::decoded}) {
       const Result out = run(golden, form, Isa::scalar, 1);
       EXPECT_EQ(out.audit.token_experts, ids);
       EXPECT_LE(largest_error_difference(out.audit.all_errors, errors), 1e-5);
@@ -135,7 +135,7 @@ TEST(McqsMoeGoldens, ReplaysThreadsAndInstructionSetsGiveTheSameBits) {
   for (const std::string& name : case_names()) {
     SCOPED_TRACE(name);
     const McqsMoeGolden golden(name);
-    for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
+    for (const AnchorForm form : {AnchorForm::fused, AnchorForm::split, AnchorForm::decoded}) {
       const Result reference = run(golden, form, Isa::scalar, 1, 10);
       for (const Isa isa : available_isas()) {
         for (const int threads : {1, 2, 3}) {
@@ -154,7 +154,7 @@ TEST(McqsMoeGoldens, NothingIsAllocatedAfterTheFirstBatch) {
   for (const std::string& name : case_names()) {
     SCOPED_TRACE(name);
     const McqsMoeGolden golden(name);
-    for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
+    for (const AnchorForm form : {AnchorForm::fused, AnchorForm::split, AnchorForm::decoded}) {
       const auto block = ReconstructionMoeBlock::load(golden.spec, golden.weights(), form,
                                                       {detect_isa(), Numerics::consistent, Activations::fp32});
       const auto x = golden.values<float>("x", DType::f32);

@@ -201,9 +201,9 @@ ErrorRouting ReconstructionRouter::route(const ExecContext& ctx, const float* x,
 
 std::int64_t ReconstructionRouter::multiply_adds() const noexcept {
   const std::int64_t experts = spec_.num_experts, r = spec_.bottleneck, d = spec_.hidden_size;
-  std::int64_t count = (experts + (encoders_.has_anchor() ? 1 : 0)) * r * d;
+  std::int64_t count = (experts + (encoders_.form() == AnchorForm::split ? 1 : 0)) * r * d;
   if (path_ == ErrorPath::gram) count += experts * r * r;
-  if (path_ == ErrorPath::direct) count += experts * (decoders_.has_anchor() ? 2 : 1) * r * d;
+  if (path_ == ErrorPath::direct) count += experts * (decoders_.form() == AnchorForm::split ? 2 : 1) * r * d;
   return count;
 }
 
@@ -220,8 +220,8 @@ std::string ReconstructionRouter::explain() const {
             : spec_.measure == ErrorMeasure::huber ? " (huber has no cheaper form)"
                                                    : " (untied decoders: the Gram form would save nothing)";
   }
-  return text + ", encoders: " + (encoders_.has_anchor() ? "split" : "decoded") + ", " +
-         std::to_string(multiply_adds()) + " multiply-adds per token\n";
+  return text + ", encoders: " + anchor_form_name(encoders_.form()) + ", " + std::to_string(multiply_adds()) +
+         " multiply-adds per token\n";
 }
 
 }  // namespace kedge

@@ -56,7 +56,7 @@ ReconstructionMoeBlock load_reconstruction_moe(const WeightSource& source, const
     source.done(name);
   }
   const ReconstructionMoeWeights weights{{encoders, nullptr}, {decoders, nullptr}, gate.view(), up.view(), down.view()};
-  return ReconstructionMoeBlock::load(spec, weights, AnchorForm::split, options);
+  return ReconstructionMoeBlock::load(spec, weights, AnchorForm::fused, options);
 }
 
 }  // namespace kedge

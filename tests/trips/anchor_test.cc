@@ -317,8 +317,8 @@ TEST(AnchorQuantize, TheCommandSaysWhoOpensItAndRunExplains) {
   const trips::Result ran = trips::run({"run", to, "-p", "It was a", "-n", "3", "--explain"});
   ASSERT_EQ(ran.exit_code, 0) << ran.err;
   EXPECT_NE(ran.err.find("anchor: chosen"), std::string::npos) << ran.err;
-  EXPECT_NE(ran.err.find("split, x A^T once per token"), std::string::npos) << ran.err;
-  EXPECT_NE(ran.err.find("refused, 32 bits per weight"), std::string::npos) << ran.err;
+  EXPECT_NE(ran.err.find("fused, anchor and deltas are added up in registers"), std::string::npos) << ran.err;
+  EXPECT_NE(ran.err.find("group 64 sym on an anchor, fp32 activations"), std::string::npos) << ran.err;
   const trips::Result again =
       trips::run({"quantize", to, (folder / "again").string(), "--scheme", "w4a16-g64", "--method", "rtn"});
   EXPECT_NE(again.err.find("quantized already (kedge/anchor-delta)"), std::string::npos) << again.err;

@@ -146,7 +146,7 @@ struct Pass {
 };
 
 Pass pass_of(const ReconstructionMoe& spec, std::uint64_t seed, int num_threads) {
-  const McqsMoeLayer layer(spec, AnchorForm::split, {detect_isa(), Numerics::consistent, Activations::fp32}, seed);
+  const McqsMoeLayer layer(spec, AnchorForm::fused, {detect_isa(), Numerics::consistent, Activations::fp32}, seed);
   Pass pass;
   Rng rng(seed + 10);
   pass.x.resize(static_cast<std::size_t>(kTokens * spec.router.hidden_size));
@@ -165,7 +165,7 @@ double largest_difference(const std::vector<float>& a, const std::vector<float>&
 }
 
 bool creates(const ReconstructionMoe& spec, std::uint64_t seed) {
-  const McqsMoeLayer layer(spec, AnchorForm::split, {detect_isa(), Numerics::consistent, Activations::fp32}, seed);
+  const McqsMoeLayer layer(spec, AnchorForm::fused, {detect_isa(), Numerics::consistent, Activations::fp32}, seed);
   ReconstructionMoe impossible = spec;
   impossible.router.num_experts_per_tok = spec.router.num_experts + 1;
   try {

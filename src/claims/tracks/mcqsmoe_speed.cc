@@ -90,7 +90,7 @@ class Garage {
     auto& layer = layers_[c.spec.router.hidden_size];
     if (layer == nullptr) {
       context_.log(fmt::format("  a layer of width {}", c.spec.router.hidden_size));
-      layer = std::make_unique<McqsMoeLayer>(c.spec, AnchorForm::split, load_, kSeed);
+      layer = std::make_unique<McqsMoeLayer>(c.spec, AnchorForm::fused, load_, kSeed);
     }
     return *layer;
   }

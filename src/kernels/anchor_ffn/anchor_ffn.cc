@@ -77,7 +77,7 @@ std::size_t AnchorFfnWeights::active_bytes(std::int64_t top_k) const noexcept {
   std::size_t bytes = 0;
   for (const PackedExpertMatrices* w : {&gate, &up, &down}) {
     if (w->experts() == 0) continue;
-    const std::size_t anchor = w->anchor_.num_bytes();
+    const std::size_t anchor = w->shared_bytes();
     bytes +=
         anchor + (w->num_bytes() - anchor) / static_cast<std::size_t>(w->experts()) * static_cast<std::size_t>(top_k);
   }
@@ -89,12 +89,12 @@ std::string explain_anchor_ffn(const AnchorFfnDesc& desc, const AnchorFfnWeights
   const auto add = [&](const char* name, const PackedExpertMatrices& w, const char* per) {
     if (w.experts() == 0) return;
     text += std::string("  ") + name + ": ";
-    if (w.has_anchor()) {
-      text +=
-          std::string("split, x A^T once per ") + per +
-          " and x D^T per expert (fused into one matrix per expert: " + "refused, 32 bits per weight where these are " +
-          std::to_string(w.num_bytes() * 8 / static_cast<std::size_t>(w.experts() * w.n() * w.k())) + ")\n" +
-          explain_gemm(w.anchor_.desc_, w.anchor_.options_, tokens);
+    if (w.form() == AnchorForm::fused) {
+      text += "fused, anchor and deltas are added up in registers as they are read, once per expert\n";
+    } else if (w.form() == AnchorForm::split) {
+      text += std::string("split, x A^T once per ") + per +
+              " and x D^T per expert (fused: refused, int8 activations)\n" +
+              explain_gemm(w.anchor_.desc_, w.anchor_.options_, tokens);
     } else {
       text += "one matrix per expert, nothing is shared or the anchor is decoded into it at load\n";
     }

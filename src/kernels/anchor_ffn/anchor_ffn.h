@@ -4,8 +4,8 @@
 //   two matrices  h[p] = act(W_up[e] x[t])
 //   y[t] = sum over slots s ascending of weights[t, s] * W_down[e] h[p],  an fp32 FMA chain from 0
 //
-// An anchor's product with x is made once per token for gate and up. down's inputs differ by expert, so it is made once
-// per pair, unless rows are not scaled (no sphere): then
+// A split anchor's product with x (kernels/anchor_gemm) is made once per token for gate and up. down's inputs differ by
+// expert, so it is made once per pair, unless rows are not scaled (no sphere): then
 //   y[t] = sum_s weights[t, s] D_e h[p]  +  A (sum_s weights[t, s] h[p])
 // with either sum a chain as above, and once per token is enough. One implementation, composed of anchor_gemm: threads
 // split outputs; x is gathered where it lies; scratch comes from the arena, which takes no memory once it has seen a

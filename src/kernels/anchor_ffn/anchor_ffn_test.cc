@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <tuple>
 #include <vector>
 
 #include "base/rng.h"
@@ -27,11 +28,11 @@ struct Stacks {
   static AnchorDelta make(std::int64_t n, std::int64_t k, const AnchorDeltaArgs& args, std::uint64_t seed) {
     return encode_anchor_delta(normals(kExperts * n * k, seed), kExperts, n, k, args, {true, 0, {}}, "experts");
   }
-  AnchorFfnWeights pack(const LoadOptions& options) const {
+  AnchorFfnWeights pack(AnchorForm form, const LoadOptions& options) const {
     AnchorFfnWeights w;
-    w.gate = {{{}, &gate}, kExperts, kSize, kHidden, false, AnchorForm::split, options, "gate"};
-    w.up = {{{}, &up}, kExperts, kSize, kHidden, false, AnchorForm::split, options, "up"};
-    w.down = {{{}, &down}, kExperts, kHidden, kSize, false, AnchorForm::split, options, "down"};
+    w.gate = {{{}, &gate}, kExperts, kSize, kHidden, false, form, options, "gate"};
+    w.up = {{{}, &up}, kExperts, kSize, kHidden, false, form, options, "up"};
+    w.down = {{{}, &down}, kExperts, kHidden, kSize, false, form, options, "down"};
     return w;
   }
   AnchorDelta gate, up, down;
@@ -90,14 +91,15 @@ std::vector<double> expected(const Stacks& stacks, const std::vector<float>& x, 
   return y;
 }
 
-class AnchorFfn : public testing::TestWithParam<AnchorDeltaArgs> {};
+class AnchorFfn : public testing::TestWithParam<std::tuple<AnchorDeltaArgs, AnchorForm>> {};
 
 TEST_P(AnchorFfn, IsTheFfnOfTheDecodedWeightsAndTheSameBitsEverywhere) {
-  const Stacks stacks(GetParam());
+  const auto [args, form] = GetParam();
+  const Stacks stacks(args);
   const Routing routing;
   const std::vector<float> x = normals(kTokens * kHidden, 9);
   const auto run = [&](const LoadOptions& load, int threads, ExpertRows rows, std::vector<float>* h = nullptr) {
-    const AnchorFfnWeights weights = stacks.pack(load);
+    const AnchorFfnWeights weights = stacks.pack(form, load);
     ThreadPool pool(threads);
     Arena arena;
     std::vector<float> y(x.size());
@@ -126,7 +128,7 @@ TEST_P(AnchorFfn, IsTheFfnOfTheDecodedWeightsAndTheSameBitsEverywhere) {
   }
 
   // The last token by itself.
-  const AnchorFfnWeights weights = stacks.pack({detect_isa()});
+  const AnchorFfnWeights weights = stacks.pack(form, {detect_isa()});
   ThreadPool pool(2);
   Arena arena;
   const std::int64_t t = kTokens - 1;
@@ -144,9 +146,10 @@ TEST_P(AnchorFfn, IsTheFfnOfTheDecodedWeightsAndTheSameBitsEverywhere) {
   EXPECT_EQ(alone, std::vector<float>(y.end() - kHidden, y.end()));
 }
 INSTANTIATE_TEST_SUITE_P(All, AnchorFfn,
-                         testing::Values(AnchorDeltaArgs{DType::f16, 4, 32, Manifold::none},
-                                         AnchorDeltaArgs{DType::i8, 2, 32, Manifold::none},
-                                         AnchorDeltaArgs{DType::bf16, 4, 32, Manifold::sphere}));
+                         testing::Combine(testing::Values(AnchorDeltaArgs{DType::f16, 4, 32, Manifold::none},
+                                                          AnchorDeltaArgs{DType::i8, 2, 32, Manifold::none},
+                                                          AnchorDeltaArgs{DType::bf16, 4, 32, Manifold::sphere}),
+                                          testing::Values(AnchorForm::fused, AnchorForm::split)));
 
 }  // namespace
 }  // namespace kedge

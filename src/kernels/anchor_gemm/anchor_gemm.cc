@@ -1,6 +1,7 @@
 #include "kernels/anchor_gemm/anchor_gemm.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "kedge/error.h"
@@ -80,7 +81,21 @@ const float* scale_of(const PackedExpertMatrices& w, std::int64_t expert) noexce
 
 }  // namespace
 
-const char* anchor_form_name(AnchorForm form) noexcept { return form == AnchorForm::split ? "split" : "decoded"; }
+const char* anchor_form_name(AnchorForm form) noexcept {
+  switch (form) {
+    case AnchorForm::fused: return "fused";
+    case AnchorForm::split: return "split";
+    case AnchorForm::decoded: break;
+  }
+  return "decoded";
+}
+
+AnchorForm parse_anchor_form(const std::string& name) {
+  for (const AnchorForm form : {AnchorForm::fused, AnchorForm::split, AnchorForm::decoded}) {
+    if (name == anchor_form_name(form)) return form;
+  }
+  throw Error(ErrorCode::usage, "there is no form \"" + name + "\" of anchored weights", "fused, split or decoded");
+}
 
 std::vector<float> decode_experts(const ExpertMatrices& weights, std::int64_t experts, std::int64_t n, std::int64_t k,
                                   const std::string& where) {
@@ -99,15 +114,10 @@ PackedExpertMatrices::PackedExpertMatrices(const ExpertMatrices& weights, std::i
     : experts_(experts), n_(n), k_(k), stacked_(stacked) {
   check_sizes(weights, experts, n, k, where);
   const AnchorDelta* shared = weights.shared;
-  if (shared != nullptr && form == AnchorForm::split && !is_stiefel(shared->args.manifold)) {
-    anchor_ = shared->args.anchor_dtype == DType::i8 ? pack_weight(shared->anchor_codes, options)
-                                                     : pack_weight(shared->anchor.view(), options);
-    row_scale_ = shared->row_scale;
-    if (stacked) {
-      parts_.push_back(pack_weight(stack(shared->deltas), options));
-    } else {
-      for (const QuantTensor& delta : shared->deltas) parts_.push_back(pack_weight(delta, options));
-    }
+  if (shared != nullptr && form != AnchorForm::decoded && !is_stiefel(shared->args.manifold)) {
+    const bool fused = form == AnchorForm::fused && !stacked && options.activations == Activations::fp32;
+    form_ = fused ? AnchorForm::fused : AnchorForm::split;
+    pack_shared(*shared, options);
     return;
   }
   std::vector<float> one(shared != nullptr && !stacked ? index(n * k) : 0);
@@ -122,8 +132,33 @@ PackedExpertMatrices::PackedExpertMatrices(const ExpertMatrices& weights, std::i
   }
 }
 
+void PackedExpertMatrices::pack_shared(const AnchorDelta& shared, const LoadOptions& options) {
+  PackedWeight anchor = shared.args.anchor_dtype == DType::i8 ? pack_weight(shared.anchor_codes, options)
+                                                              : pack_weight(shared.anchor.view(), options);
+  if (form_ == AnchorForm::fused) {
+    const auto common = pack_anchor(std::move(anchor));
+    for (std::int64_t e = 0; e < experts_; ++e) {
+      std::span<const float> scales = shared.row_scale;
+      if (!scales.empty()) scales = scales.subspan(index(e * n_), index(n_));
+      parts_.push_back(pack_anchored(shared.deltas[index(e)], common, scales, options));
+    }
+    return;
+  }
+  anchor_ = std::move(anchor);
+  row_scale_ = shared.row_scale;
+  if (stacked_) {
+    parts_.push_back(pack_weight(stack(shared.deltas), options));
+  } else {
+    for (const QuantTensor& delta : shared.deltas) parts_.push_back(pack_weight(delta, options));
+  }
+}
+
+std::size_t PackedExpertMatrices::shared_bytes() const noexcept {
+  return form_ == AnchorForm::fused ? anchor_bytes(*parts_.front().anchor_) : anchor_.num_bytes();
+}
+
 std::size_t PackedExpertMatrices::num_bytes() const noexcept {
-  std::size_t bytes = anchor_.num_bytes() + row_scale_.size() * sizeof(float);
+  std::size_t bytes = shared_bytes() + row_scale_.size() * sizeof(float);
   for (const PackedWeight& part : parts_) bytes += part.num_bytes();
   return bytes;
 }
@@ -135,7 +170,7 @@ void anchor_gemm_all(const ExecContext& ctx, const float* x, std::int64_t tokens
   ArenaScope scope(ctx.scratch);
   const std::int64_t width = w.experts_ * w.n_;
   gemm(ctx, x, w.k_, tokens, w.parts_[0], y, width);
-  if (!w.has_anchor()) return;
+  if (w.form_ != AnchorForm::split) return;
   float* anchor = ctx.scratch.take<float>(tokens * w.n_);
   gemm(ctx, x, w.k_, tokens, w.anchor_, anchor, w.n_);
   for_rows(ctx, tokens, width, [&](std::int64_t t) {
@@ -151,7 +186,7 @@ void anchor_gemm_one(const ExecContext& ctx, const float* x, std::int64_t ldx, s
   if (tokens == 0) return;
   ArenaScope scope(ctx.scratch);
   gemm(ctx, x, ldx, tokens, w.parts_[index(expert)], y, w.n_);
-  if (!w.has_anchor()) return;
+  if (w.form_ != AnchorForm::split) return;
   float* anchor = ctx.scratch.take<float>(tokens * w.n_);
   gemm(ctx, x, ldx, tokens, w.anchor_, anchor, w.n_);
   for_rows(ctx, tokens, w.n_,
@@ -176,7 +211,7 @@ void anchor_gemm_shared(const ExecContext& ctx, const float* x, std::int64_t tok
 void anchor_gemm_grouped(const ExecContext& ctx, const GroupedRows& in, const PackedExpertMatrices& w, float* y) {
   grouped_parts(ctx, in, w, y);
   const std::int64_t pairs = in.offsets.back();
-  if (!w.has_anchor() || pairs == 0) return;
+  if (w.form_ != AnchorForm::split || pairs == 0) return;
   ArenaScope scope(ctx.scratch);
 
   const bool per_row = in.gather.empty() || in.rows <= pairs;

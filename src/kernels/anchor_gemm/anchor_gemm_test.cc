@@ -38,7 +38,10 @@ Products run(const AnchorDelta& w, AnchorForm form, const LoadOptions& options, 
   const ExpertMatrices source{{}, &w};
   const PackedExpertMatrices stacked(source, kExperts, kRows, kCols, true, form, options, "up");
   const PackedExpertMatrices apart(source, kExperts, kRows, kCols, false, form, options, "up");
-  EXPECT_EQ(apart.has_anchor(), form == AnchorForm::split && !is_stiefel(w.args.manifold));
+  const bool is_decoded = form == AnchorForm::decoded || is_stiefel(w.args.manifold);
+  const bool is_split = form == AnchorForm::split || options.activations == Activations::int8;
+  EXPECT_EQ(apart.form(), is_decoded ? AnchorForm::decoded : is_split ? AnchorForm::split : AnchorForm::fused);
+  EXPECT_EQ(stacked.form(), is_decoded ? AnchorForm::decoded : AnchorForm::split);
   const std::vector<float> x = normals(kTokens * kCols, 2);
   ThreadPool pool(threads);
   Arena arena;
@@ -92,16 +95,20 @@ TEST(AnchorGemm, TheDecompositionIsTheReconstruction) {
             }
           }
           const double unit = std::sqrt(square / (kExperts * kTokens * kRows));
-          for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
+          std::vector<float> decoded;
+          for (const AnchorForm form : {AnchorForm::decoded, AnchorForm::split, AnchorForm::fused}) {
             const Products out = run(w, form, {}, 1);
+            if (form == AnchorForm::decoded) decoded = out.grouped;
+            if (form == AnchorForm::fused) EXPECT_EQ(out.grouped, decoded);
             double worst = 0;
             for (std::int64_t e = 0; e < kExperts; ++e) {
               for (std::int64_t t = 0; t < kTokens; ++t) {
                 for (std::int64_t n = 0; n < kRows; ++n) {
                   const double value = expected[static_cast<std::size_t>(e)][static_cast<std::size_t>(t * kRows + n)];
                   const float all = out.all[static_cast<std::size_t>((t * kExperts + e) * kRows + n)];
-                  EXPECT_EQ(all, out.one[static_cast<std::size_t>((e * kTokens + t) * kRows + n)]);
-                  worst = std::max(worst, std::fabs(all - value) / unit);
+                  const float one = out.one[static_cast<std::size_t>((e * kTokens + t) * kRows + n)];
+                  if (form != AnchorForm::fused) EXPECT_EQ(all, one);
+                  worst = std::max({worst, std::fabs(all - value) / unit, std::fabs(one - value) / unit});
                 }
               }
             }
@@ -112,7 +119,7 @@ TEST(AnchorGemm, TheDecompositionIsTheReconstruction) {
                 for (std::int64_t n = 0; n < kRows; ++n) {
                   const std::int64_t t = kGather[static_cast<std::size_t>(p)];
                   EXPECT_EQ(out.grouped[static_cast<std::size_t>(p * kRows + n)],
-                            out.all[static_cast<std::size_t>((t * kExperts + e) * kRows + n)]);
+                            out.one[static_cast<std::size_t>((e * kTokens + t) * kRows + n)]);
                 }
               }
             }
@@ -126,7 +133,7 @@ TEST(AnchorGemm, TheDecompositionIsTheReconstruction) {
 TEST(AnchorGemm, TheSameBitsOnEveryInstructionSetAndThreadCount) {
   for (const DType anchor : {DType::f16, DType::i8}) {
     const AnchorDelta w = encode(anchor, 4);
-    for (const AnchorForm form : {AnchorForm::split, AnchorForm::decoded}) {
+    for (const AnchorForm form : {AnchorForm::fused, AnchorForm::split, AnchorForm::decoded}) {
       for (const Activations activations : {Activations::fp32, Activations::int8}) {
         const Products reference = run(w, form, {Isa::scalar, Numerics::consistent, activations}, 1);
         for (const Isa isa : available_isas()) {

@@ -5,6 +5,7 @@
 //   fused    w = fma(v, s * 2^p, -(2^p + zero) * s): exact, hence equal to round((code - zero) * s), while the last
 //            product fits in 24 bits: nibbles (p = 7, 11) with scales of <= 11 significant bits, bytes (p = 15) with 8
 //   general  w = (v - (1 + zero * 2^-p)) * (s * 2^p): the difference and the scaling are exact, one rounding
+// Deltas on an anchor are added to it and scaled by row, each step rounded as gemm.h states.
 // The sign of a zero w may differ from the formula's; no accumulator can see it (kernels/gemm/task.h).
 #pragma once
 
@@ -125,9 +126,45 @@ struct PlainF16 : Plain<2> {
   static VF weight(const std::uint8_t* p, const Group&) { return vload_f16(p); }
 };
 
+/// Nibbles whose scales 16 bits hold, on an anchor that policy A reads; both step along k together.
+template <class A>
+struct Anchored {
+  using D = Affine4<true>;
+  static constexpr int kStep = D::kStep;
+  static constexpr int kHalfBytes = D::kHalfBytes;
+  static constexpr bool kAffine = true;
+  struct Group {
+    typename D::Group delta;
+    typename A::Group anchor;
+    VF scale;
+    const std::uint8_t* deltas;  // where this half of the panel begins
+    const std::uint8_t* anchors;
+  };
+  static Group group(const WeightView& w, std::int64_t panel, std::int64_t g, int h) {
+    const WeightView& a = *w.anchor;
+    return {D::group(w, panel, g, h), A::group(a, panel, g, h), vload(w.row_scale + panel * kPanel + h * kLanes),
+            w.codes + panel * w.panel_bytes + h * D::kHalfBytes, a.codes + panel * a.panel_bytes + h * A::kHalfBytes};
+  }
+  template <int J>
+  static VF weight(const std::uint8_t* p, const Group& c) {
+    constexpr std::int64_t kBlock = A::kHalfBytes * kHalves;
+    constexpr std::int64_t kRatio = kStep / A::kStep * kBlock / (D::kHalfBytes * kHalves);
+    const std::uint8_t* a = c.anchors + (p - c.deltas) * kRatio + J / A::kStep * kBlock;
+    const VF anchor = A::template weight<J % A::kStep>(a, c.anchor);
+    return vmul(vadd(anchor, D::template weight<J>(p, c.delta)), c.scale);
+  }
+};
+
 /// Calls fn.template operator()<D>() for the policy that reads w.
 template <class F>
 inline void with_policy(const WeightView& w, F&& fn) {
+  if (w.anchor != nullptr) {
+    switch (w.anchor->format) {
+      case WeightFormat::f16: return fn.template operator()<Anchored<PlainF16>>();
+      case WeightFormat::bf16: return fn.template operator()<Anchored<PlainBf16>>();
+      default: return fn.template operator()<Anchored<Affine8<false>>>();
+    }
+  }
   switch (w.format) {
     case WeightFormat::f32: return fn.template operator()<PlainF32>();
     case WeightFormat::bf16: return fn.template operator()<PlainBf16>();

@@ -198,6 +198,47 @@ TEST(Gemm, RowsEqualTheReferenceBitForBit) {
   }
 }
 
+TEST(Gemm, DeltasOnAnAnchorEqualTheReferenceBitForBit) {
+  ThreadPool one(1), three(3);
+  Random random(6);
+  const LoadOptions options{detect_isa(), Numerics::consistent, Activations::int8};  // int8 is not for them
+  const std::int64_t ns[] = {1, 15, 16, 17, 64, 100};
+  std::size_t i = 0;
+  for (const int anchor_bits : {16, 17, 8}) {
+    for (const std::int64_t group : {32, 64, 128}) {
+      for (const std::int64_t m : {1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 25, 97}) {
+        const std::int64_t n = ns[i % 6], k = group * (1 + static_cast<std::int64_t>(i) % 4);
+        const Case delta_case{m, n, k, i % 4 == 3 ? 2 : 4, group, true, i % 2 == 0 ? 8 : 11};
+        const QuantTensor delta = random_quant(delta_case, random);
+        const auto anchor = pack_anchor(random_weight({m, n, k, anchor_bits, group, true, 11}, random, options));
+        std::vector<float> scale(i % 5 == 4 ? 0 : static_cast<std::size_t>(n));
+        for (float& s : scale) s = random.normal();
+        ++i;
+        const PackedWeight w = pack_anchored(delta, anchor, scale, options);
+        const WeightView view = weight_view(w);
+        for (std::int64_t row = 0; row < n; ++row) {
+          for (std::int64_t at = 0; at < k; ++at) {
+            const float d = static_cast<float>(delta.codes[static_cast<std::size_t>(row * k + at)] - delta.zero(row, 0)) *
+                            delta.scales[static_cast<std::size_t>(row * delta.groups() + at / group)];
+            const float sum = weight_at(anchor->view, row, at) + d;
+            ASSERT_EQ(weight_at(view, row, at), scale.empty() ? sum : sum * scale[static_cast<std::size_t>(row)]);
+          }
+        }
+        const std::vector<float> x = random_rows(m, k, random);
+        const std::vector<float> expected = run_row(one, reference_row(Activations::fp32), w, x, m);
+        int rows = 0;
+        for (const GemmRow& row : gemm_table()) {
+          if (refusal(row, {w.desc(), options, m}) != nullptr) continue;
+          ++rows;
+          ASSERT_EQ(row.activations, Activations::fp32) << row.name;
+          ASSERT_TRUE(same_bits(run_row(three, row, w, x, m), expected)) << describe(delta_case, row.name);
+        }
+        EXPECT_GE(rows, detect_isa() == Isa::scalar ? 1 : 2);
+      }
+    }
+  }
+}
+
 TEST(Gemm, ReferenceEqualsDoubles) {
   ThreadPool one(1);
   Random random(2);

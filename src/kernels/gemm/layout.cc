@@ -1,8 +1,10 @@
 #include "kernels/gemm/layout.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 #include "kedge/error.h"
@@ -206,6 +208,31 @@ PackedWeight pack_weight(const QuantTensor& weight, const LoadOptions& options) 
   return packed;
 }
 
+std::shared_ptr<const PackedAnchor> pack_anchor(PackedWeight anchor) {
+  KEDGE_CHECK(anchor.desc_.format != WeightFormat::f32 && anchor.desc_.format != WeightFormat::affine4);
+  auto shared = std::make_shared<PackedAnchor>();
+  shared->weight = std::move(anchor);
+  shared->view = weight_view(shared->weight);
+  return shared;
+}
+
+std::size_t anchor_bytes(const PackedAnchor& anchor) noexcept { return anchor.weight.num_bytes(); }
+
+PackedWeight pack_anchored(const QuantTensor& delta, std::shared_ptr<const PackedAnchor> anchor,
+                           std::span<const float> row_scale, const LoadOptions& options) {
+  PackedWeight packed = pack_weight(delta, options);
+  GemmDesc& desc = packed.desc_;
+  const GemmDesc& shared = anchor->weight.desc_;
+  KEDGE_CHECK(desc.format == WeightFormat::affine4 && desc.scale_type != ScaleType::f32);
+  KEDGE_CHECK(shared.n == desc.n && shared.k == desc.k && (!is_affine(shared.format) || shared.group == desc.group));
+  KEDGE_CHECK(row_scale.empty() || static_cast<std::int64_t>(row_scale.size()) == desc.n);
+  desc.anchored = true;
+  packed.anchor_ = std::move(anchor);
+  packed.row_scale_.assign(static_cast<std::size_t>(panel_count(desc.n) * kPanel), 1.0f);
+  std::copy(row_scale.begin(), row_scale.end(), packed.row_scale_.begin());
+  return packed;
+}
+
 WeightView weight_view(const PackedWeight& weight) noexcept {
   const GemmDesc& desc = weight.desc_;
   const StorageMap map = storage_map(desc);
@@ -223,6 +250,8 @@ WeightView weight_view(const PackedWeight& weight) noexcept {
   view.scale_type = desc.scale_type;
   view.zero_point = desc.zero_point;
   view.input_scale = desc.input_scale;
+  view.anchor = desc.anchored ? &weight.anchor_->view : nullptr;
+  view.row_scale = weight.row_scale_.data();
   return view;
 }
 
@@ -252,7 +281,8 @@ float scale_at(const WeightView& w, std::int64_t n, std::int64_t g) noexcept {
 float weight_at(const WeightView& w, std::int64_t n, std::int64_t k) noexcept {
   if (is_affine(w.format)) {
     const std::int64_t g = k / w.group;
-    return static_cast<float>(code_at(w, n, k) - zero_at(w, n, g)) * scale_at(w, n, g);
+    const float value = static_cast<float>(code_at(w, n, k) - zero_at(w, n, g)) * scale_at(w, n, g);
+    return w.anchor == nullptr ? value : w.row_scale[n] * (weight_at(*w.anchor, n, k) + value);
   }
   const std::int64_t at = k * kPanel + n % kPanel;
   const std::uint8_t* panel = w.codes + n / kPanel * w.panel_bytes;

@@ -5,7 +5,7 @@
 namespace kedge {
 
 Activations effective_activations(const GemmDesc& desc, const LoadOptions& options) noexcept {
-  return is_affine(desc.format) ? options.activations : Activations::fp32;
+  return is_affine(desc.format) && !desc.anchored ? options.activations : Activations::fp32;
 }
 
 const char* refusal(const GemmRow& row, const GemmQuery& query) noexcept {
@@ -54,7 +54,8 @@ std::string explain_gemm(const GemmDesc& desc, const LoadOptions& options, std::
   std::string text = "gemm " + std::to_string(m) + " x " + std::to_string(desc.n) + " x " + std::to_string(desc.k) +
                      " " + weight_format_name(desc.format);
   if (is_affine(desc.format)) {
-    text += " group " + std::to_string(desc.group) + (desc.asymmetric ? " asym" : " sym");
+    text += " group " + std::to_string(desc.group) + (desc.asymmetric ? " asym" : " sym") +
+            (desc.anchored ? " on an anchor" : "");
   }
   text += ", " + std::string(activations_name(effective_activations(desc, options))) + " activations, " +
           numerics_name(options.numerics) + ", " + isa_name(options.isa) + "\n";

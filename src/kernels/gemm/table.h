@@ -37,7 +37,7 @@ struct GemmQuery {
   std::int64_t m = 0;
 };
 
-/// Plain weights read fp32 rows whatever was asked.
+/// Plain weights and deltas on an anchor read fp32 rows whatever was asked.
 Activations effective_activations(const GemmDesc& desc, const LoadOptions& options) noexcept;
 /// Null when the row serves the query, else the reason why not.
 const char* refusal(const GemmRow& row, const GemmQuery& query) noexcept;

@@ -33,7 +33,9 @@ struct WeightView {
   WeightFormat format;
   ScaleType scale_type;
   std::int32_t zero_point;
-  float input_scale;  ///< kernels/gemm/gemm.h, GemmDesc
+  float input_scale;         ///< kernels/gemm/gemm.h, GemmDesc
+  const WeightView* anchor;  ///< [n, k] that the codes are deltas on; null: none
+  const float* row_scale;    ///< [panels][16] with an anchor
 };
 
 /// Packs one tile: rows x + (gather ? gather[i] : i) * ldx for i < rows.
