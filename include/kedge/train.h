@@ -15,16 +15,17 @@
 
 namespace kedge {
 
-/// Of the kind "mnist" alone; of TrainOptions it reads out, batch_size, lr, balance_loss, seed and threads (0: one).
+/// Of the kind "mnist" alone; of TrainOptions it reads out, batch_size, lr, balance_loss, reconstruction_loss, seed and
+/// threads (0: one).
 /// Adam; the learning rate falls by a cosine from lr to 0. A run takes a minute or less and has no checkpoints: one
 /// that is stopped starts anew.
 struct MnistTrainOptions {
-  std::string network = "moe";  ///< "ffn", "moe" (model/classifier.h)
+  std::string network = "moe";  ///< "ffn", "moe", "mcqsmoe" (model/classifier.h)
   std::filesystem::path data;   ///< the folder with the four files of MNIST
   std::int64_t epochs = 6;
-  std::int64_t top_k = 1;         ///< experts of an image: 1, 2, 4; moe only
+  std::int64_t top_k = 1;         ///< experts of an image: 1, 2, 4; ffn has none
   double capacity_factor = 1.25;  ///< times the mean load, the most that an expert computes of a step; 0: no limit
-  bool noisy_gating = true;       ///< N(0, 1) on the router's logits
+  bool noisy_gating = true;       ///< N(0, 1) on a learned router's logits
   double dropout = 0.1;
   std::int64_t max_shift = 1;  ///< images are moved by up to so many pixels each way
   bool progress = true;        ///< a line on stderr while it trains
@@ -64,11 +65,11 @@ struct TrainOptions {
   double round_after = 0.25;  ///< share of the steps after which shared anchors and their deltas are rounded, and
                               ///< the finished model stored so; 1: never
 
-  std::string dtype = "float32";     ///< of matrix products: "float32", "bfloat16"; the weights are fp32 all along
-  std::string save_dtype = "auto";   ///< of the finished model: "float32", "bfloat16", "float16"; auto: the config's
-  std::string device = "auto";       ///< "cpu", "cuda", "cuda:N", "auto"
-  int threads = 0;                   ///< 0: one per CPU that this process may use
-  std::uint64_t seed = 42;           ///< of the first weights, and where these are not given:
+  std::string dtype = "float32";    ///< of matrix products: "float32", "bfloat16"; the weights are fp32 all along
+  std::string save_dtype = "auto";  ///< of the finished model: "float32", "bfloat16", "float16"; auto: the config's
+  std::string device = "auto";      ///< "cpu", "cuda", "cuda:N", "auto"
+  int threads = 0;                  ///< 0: one per CPU that this process may use
+  std::uint64_t seed = 42;          ///< of the first weights, and where these are not given:
   std::optional<std::uint64_t> data_seed, routing_seed;  ///< of the order; of the first weights of routers
   std::int64_t save_every = 200;     ///< steps between checkpoints; 0: only at the end and when stopped
   std::int64_t eval_every = 200;     ///< steps between measurements on valid; 0: only at the end

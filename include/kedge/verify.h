@@ -76,5 +76,8 @@ std::string compare_text(const std::vector<VerifyChange>& changes);  ///< for a 
 std::string compare_json(const std::vector<VerifyChange>& changes);  ///< an array
 /// The page of docs/claims.md, from a bundle's summary.json. Error(bad_file).
 std::string claims_document(const std::string& summary_json);
+/// The same as a LaTeX document (pdflatex; geometry, longtable, textcomp), with what is proven and what is not.
+/// Error(bad_file).
+std::string latex_report(const std::string& summary_json);
 
 }  // namespace kedge

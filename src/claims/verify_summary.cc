@@ -166,25 +166,6 @@ std::string verdict_table(const Json& summary) {
   return out;
 }
 
-std::string counts_sentence(const Json& summary) {
-  std::string out;
-  for (const auto& [verdict, count] : summary.at("results").at("verdicts").items()) {
-    out += fmt::format("{}{} {}", out.empty() ? "" : ", ", count.get<std::int64_t>(), verdict);
-  }
-  return out;
-}
-
-std::string run_sentence(const Json& summary) {
-  const Json& config = summary.at("config");
-  const Json& env = summary.at("provenance");
-  std::string tracks;
-  for (const Json& track : config.at("tracks")) tracks += (tracks.empty() ? "" : ", ") + track.get<std::string>();
-  return fmt::format("Profile {}, {}; kedge {} (git {}), {}; {}, {}, {} threads.", text_of(config, "profile"),
-                     tracks.empty() ? "all tracks" : "tracks " + tracks + " only", env.value("kedge_version", "?"),
-                     env.value("git_hash", "?"), text_of(config, "started"), env.value("cpu", "?"),
-                     env.value("isa", "?"), env.value("threads", std::int64_t{0}));
-}
-
 std::string list_of(const Json& summary, bool proven) {
   std::string out;
   for (const Json& claim : summary.at("results").at("claims")) {
@@ -233,6 +214,33 @@ std::string summary_markdown(const Bundle& bundle, const Json& summary) {
 }
 
 }  // namespace
+
+std::string counts_sentence(const Json& summary) {
+  std::string out;
+  for (const auto& [verdict, count] : summary.at("results").at("verdicts").items()) {
+    out += fmt::format("{}{} {}", out.empty() ? "" : ", ", count.get<std::int64_t>(), verdict);
+  }
+  return out;
+}
+
+std::string run_sentence(const Json& summary) {
+  const Json& config = summary.at("config");
+  const Json& env = summary.at("provenance");
+  std::string tracks;
+  for (const Json& track : config.at("tracks")) tracks += (tracks.empty() ? "" : ", ") + track.get<std::string>();
+  return fmt::format("Profile {}, {}; kedge {} (git {}), {}; {}, {}, {} threads.", text_of(config, "profile"),
+                     tracks.empty() ? "all tracks" : "tracks " + tracks + " only", env.value("kedge_version", "?"),
+                     env.value("git_hash", "?"), text_of(config, "started"), env.value("cpu", "?"),
+                     env.value("isa", "?"), env.value("threads", std::int64_t{0}));
+}
+
+Json parse_summary(const std::string& text) {
+  Json summary = parse_json(text, "the summary");
+  if (!summary.is_object() || summary.value("schema", Json()) != "kedge.verify/1") {
+    throw Error(ErrorCode::bad_file, "the summary is none of kedge verify", "kedge.verify/1");
+  }
+  return summary;
+}
 
 std::string effect_text(const Claim& claim, double effect) {
   return std::isnan(effect) ? "n/a" : bare(claim, effect) + unit(claim);
@@ -296,7 +304,7 @@ std::map<std::string, std::string> derived_files(const Bundle& bundle, const Bun
 }
 
 std::string claims_document(const std::string& summary_text) {
-  const Json summary = parse_json(summary_text, "the summary");
+  const Json summary = parse_summary(summary_text);
   try {
     std::string out =
         "# Claims and their verdicts\n\n"

@@ -145,6 +145,22 @@ TEST_F(VerifyTest, HonestBundlePasses) {
   EXPECT_THROW(run(), Error);  // never into a bundle that is there
 }
 
+TEST_F(VerifyTest, LatexSaysTheSameAndEscapesWhatLatexWouldRead) {
+  Json summary = Json::parse(run().summary_json);
+  Json& first = summary["results"]["claims"][0];
+  ASSERT_EQ(first["verdict"], "refuted");
+  first["statement"] = "5 % of A_b & {C} cost $1 ≥ #2 ~ ^ \\input é 漢";
+  const std::string text = latex_report(summary.dump());
+  const std::string escaped =
+      "5 \\% of A\\_b \\& \\{C\\} cost \\$1 $\\geq$ \\#2 \\~{} \\^{} \\textbackslash{}input é ?";
+  EXPECT_NE(text.find("\\textbf{refuted} & " + escaped + " (slow, track"), std::string::npos) << text;
+  EXPECT_NE(text.find("\\textbf{refuted}: " + escaped), std::string::npos) << text;
+  EXPECT_LT(text.find("\\section*{Proven}"), text.find("\\section*{Not proven}"));
+  EXPECT_TRUE(text.ends_with("\\end{document}\n"));
+  EXPECT_THROW(latex_report("{}"), Error);
+  EXPECT_THROW(latex_report(R"({"schema": "kedge.verify/1"})"), Error);
+}
+
 // Two runs of the same claims differ in nothing but times and names of runs.
 TEST_F(VerifyTest, FiguresAreOfTheSamplesAlone) {
   run();

@@ -207,8 +207,8 @@ constexpr Flag kFlags[] = {
      .maximum = 1e12},
     {.name = "model",
      .fallback = "moe",
-     .help = "mnist: the network, dense or with four experts",
-     .choices = "ffn|moe"},
+     .help = "mnist: the network; dense, or with four experts by a learned router or by reconstruction error",
+     .choices = "ffn|moe|mcqsmoe"},
     {.name = "data", .type = FlagType::path, .help = "mnist: the folder with its four files", .value_name = "DIR"},
     {.name = "epochs",
      .type = FlagType::integer,
@@ -216,7 +216,9 @@ constexpr Flag kFlags[] = {
      .help = "mnist: passes over the training images",
      .minimum = 1,
      .maximum = 1e6},
-    {.name = "top-k", .fallback = "1", .help = "mnist: experts of an image; 4: all", .choices = "1|2|4"},
+    {.name = "top-k",
+     .help = "mnist: experts of an image; 4: all; none: 1, with mcqsmoe 2",
+     .choices = "1|2|4"},
     {.name = "capacity-factor",
      .type = FlagType::number,
      .fallback = "1.25",
@@ -243,9 +245,9 @@ constexpr Flag kFlags[] = {
 
 // What the kind "mnist" reads; of the others "model" to "max-shift" are its alone.
 constexpr std::string_view kMnistFlags[] = {
-    "out",  "batch-size", "lr",    "balance-loss",    "threads",      "seed",    "model",
-    "data", "epochs",     "top-k", "capacity-factor", "noisy-gating", "dropout", "max-shift"};
-constexpr std::size_t kFirstMnistFlag = 6;
+    "out",  "batch-size", "lr",    "balance-loss",    "reconstruction-loss", "threads", "seed",     "model",
+    "data", "epochs",     "top-k", "capacity-factor", "noisy-gating",        "dropout", "max-shift"};
+constexpr std::size_t kFirstMnistFlag = 7;
 constexpr std::string_view kSubspacesFlags[] = {
     "config",  "out",  "steps",     "batch-size",  "lr", "balance-loss", "reconstruction-loss",
     "threads", "seed", "data-seed", "routing-seed"};
@@ -263,6 +265,12 @@ void check_flags(const Arguments& arguments, const std::string& kind) {
     if (!arguments.given(flag.name) || says_something) continue;
     throw Error(ErrorCode::usage, fmt::format("--{} says nothing to train {}", flag.name, kind), "", "leave it out");
   }
+}
+
+/// One expert's softmin weight is 1 whatever its error, so by error the task says nothing to the router with one.
+std::int64_t top_k_of(const Arguments& arguments) {
+  if (arguments.given("top-k")) return std::stoll(arguments.text("top-k"));
+  return arguments.text("model") == "mcqsmoe" ? 2 : 1;
 }
 
 TrainOptions train_options(const Arguments& arguments) {
@@ -316,7 +324,7 @@ TrainOptions train_options(const Arguments& arguments) {
   options.mnist = {.network = arguments.text("model"),
                    .data = arguments.text("data"),
                    .epochs = arguments.integer("epochs"),
-                   .top_k = std::stoll(arguments.text("top-k")),
+                   .top_k = top_k_of(arguments),
                    .capacity_factor = arguments.number("capacity-factor"),
                    .noisy_gating = arguments.flag("noisy-gating"),
                    .dropout = arguments.number("dropout"),

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
@@ -48,6 +49,10 @@ constexpr Flag kFlags[] = {
      .type = FlagType::path,
      .help = "run nothing: compute a bundle's figures and gates again; with CLAIMS, also against the claims there",
      .value_name = "BUNDLE"},
+    {.name = "latex",
+     .type = FlagType::path,
+     .help = "also write a LaTeX document with the verdicts, from the run or the bundle of --check",
+     .value_name = "FILE"},
     {.name = "compare",
      .type = FlagType::paths,
      .help = "run nothing: what moved from one bundle to another",
@@ -55,6 +60,7 @@ constexpr Flag kFlags[] = {
 };
 
 int finish(const Arguments& arguments, const VerifyReport& report) {
+  if (arguments.given("latex")) write_file_atomically(arguments.text("latex"), latex_report(report.summary_json));
   print(arguments.flag("json") ? report.summary_json : verify_text(report));
   flush_output();
   return report.passed() ? 0 : kGateFailed;
@@ -68,6 +74,9 @@ Needs needs_of(const Arguments& arguments) {
 
 int run_verify(const Arguments& arguments) {
   if (arguments.given("compare")) {
+    if (arguments.given("latex")) {
+      throw Error(ErrorCode::usage, "--latex and --compare are both given", "--latex with a run or --check");
+    }
     const auto bundles = arguments.paths("compare");
     if (bundles.size() != 2) throw Error(ErrorCode::usage, "--compare names other than two bundles", "--compare A B");
     const auto changes = compare_bundles(bundles[0], bundles[1]);

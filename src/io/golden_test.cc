@@ -10,18 +10,6 @@
 namespace kedge {
 namespace {
 
-class FileLookup : public TensorLookup {
- public:
-  explicit FileLookup(const SafetensorsFile& file) : file_(file) {}
-  std::optional<TensorView> find(std::string_view name) const override {
-    if (!file_.has(name)) return std::nullopt;
-    return file_.tensor(name);
-  }
-
- private:
-  const SafetensorsFile& file_;
-};
-
 struct Case {
   std::string name;
   QuantArgs args;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "kedge/error.h"
+#include "kernels/softmax/softmax.h"
 #include "moe/permutation.h"
 #include "nn/elementwise.h"
 #include "nn/probe.h"
@@ -35,6 +36,22 @@ class ClassifierSource : public WeightSource {
   const Checkpoint& checkpoint_;
 };
 
+void report_choice(const ExecContext& ctx, const RouterSpec& router, std::int64_t rows, const std::int32_t* ids,
+                   const float* weights, const float* logits, const float* scores) {
+  if (ctx.probe == nullptr || !ctx.probe->wants(Site::routing)) return;
+  const auto chosen = static_cast<std::size_t>(rows * router.num_experts_per_tok);
+  const auto all = static_cast<std::size_t>(rows * router.num_experts);
+  RoutingDecision decision;
+  decision.tokens = rows;
+  decision.num_experts = router.num_experts;
+  decision.top_k = router.num_experts_per_tok;
+  decision.expert_ids = {ids, chosen};
+  decision.weights = {weights, chosen};
+  decision.logits = {logits, all};
+  decision.scores = {scores, all};
+  ctx.probe->routing(0, decision);
+}
+
 // Rows of one pass: what they need in scratch stays in the caches.
 constexpr std::int64_t kMaxRows = 1024;
 
@@ -54,6 +71,14 @@ Classifier Classifier::load(const Checkpoint& checkpoint, const ClassifierSpec& 
   const ClassifierSource source(checkpoint);
   for (const ClassifierLinear& linear : list_linears(spec)) {
     if (linear.expert >= 0) continue;
+    if (linear.router && spec.routes_by_error()) {
+      const Tensor encoders = to_float_matrix(source.weight(linear.module, linear.rows, linear.cols), linear.module);
+      const std::span<const float> values(encoders.data<float>(), static_cast<std::size_t>(encoders.size()));
+      classifier.error_router_ =
+          ReconstructionRouter::load(error_router(spec), {values, nullptr}, {}, AnchorForm::decoded, options);
+      source.done(linear.module);
+      continue;
+    }
     Layer layer{linear.router ? Linear::load_router(source, linear.module, linear.rows, linear.cols, options)
                               : Linear::load(source, linear.module, linear.rows, linear.cols, false, options),
                 source.vector(linear.module + ".bias", linear.rows)};
@@ -74,10 +99,8 @@ Classifier Classifier::open(const std::filesystem::path& directory, const LoadOp
   return load(Checkpoint::open(directory), options);
 }
 
-void Classifier::forward_moe(const ExecContext& ctx, float* h, std::int64_t rows) const {
-  ArenaScope scope(ctx.scratch);
+Classifier::Choice Classifier::choose(const ExecContext& ctx, const float* h, std::int64_t rows) const {
   const std::int64_t experts = spec_.router.num_experts, k = spec_.router.num_experts_per_tok;
-  const std::int64_t hidden = spec_.hidden_sizes[0];
   auto* logits = ctx.scratch.take<float>(rows * experts);
   auto* scores = ctx.scratch.take<float>(rows * experts);
   auto* weights = ctx.scratch.take<float>(rows * k);
@@ -85,19 +108,33 @@ void Classifier::forward_moe(const ExecContext& ctx, float* h, std::int64_t rows
   router_.linear.forward(ctx, h, rows, logits);
   add_bias(ctx, logits, experts, rows, experts, router_.bias.data());
   route(spec_.router, logits, rows, {}, ids, weights, scores, isa_);
+  report_choice(ctx, spec_.router, rows, ids, weights, logits, scores);
+  return {ids, weights};
+}
+
+Classifier::Choice Classifier::choose_by_error(const ExecContext& ctx, const float* h, std::int64_t rows) const {
+  const ErrorRouting routing = error_router_.route(ctx, h, rows);
   if (ctx.probe != nullptr && ctx.probe->wants(Site::routing)) {
-    RoutingDecision decision;
-    decision.tokens = rows;
-    decision.num_experts = experts;
-    decision.top_k = k;
-    decision.expert_ids = {ids, static_cast<std::size_t>(rows * k)};
-    decision.weights = {weights, static_cast<std::size_t>(rows * k)};
-    decision.logits = {logits, static_cast<std::size_t>(rows * experts)};
-    decision.scores = {scores, static_cast<std::size_t>(rows * experts)};
-    ctx.probe->routing(0, decision);
+    const std::int64_t count = rows * spec_.router.num_experts;
+    auto* logits = ctx.scratch.take<float>(count);
+    auto* scores = ctx.scratch.take<float>(count);
+    for (std::int64_t i = 0; i < count; ++i) logits[i] = -routing.errors[i] / spec_.router_temperature;
+    std::copy_n(logits, count, scores);
+    softmax(scores, rows, spec_.router.num_experts, isa_);
+    report_choice(ctx, spec_.router, rows, routing.expert_ids, routing.weights, logits, scores);
   }
+  return {routing.expert_ids, routing.weights};
+}
+
+void Classifier::forward_moe(const ExecContext& ctx, float* h, std::int64_t rows) const {
+  ArenaScope scope(ctx.scratch);
+  const std::int64_t hidden = spec_.hidden_sizes[0];
+  const Choice choice = spec_.routes_by_error() ? choose_by_error(ctx, h, rows) : choose(ctx, h, rows);
   auto* out = ctx.scratch.take<float>(rows * hidden);
-  experts_.forward(ctx, h, make_permutation(ids, rows, k, experts, ctx.scratch), weights, out);
+  experts_.forward(
+      ctx, h,
+      make_permutation(choice.ids, rows, spec_.router.num_experts_per_tok, spec_.router.num_experts, ctx.scratch),
+      choice.weights, out);
   add_scaled(ctx, h, out, rows * hidden, 1.0f);
 }
 
@@ -124,7 +161,8 @@ void Classifier::forward(const ExecContext& ctx, const float* x, std::int64_t ro
 }
 
 std::size_t Classifier::num_bytes() const noexcept {
-  std::size_t bytes = experts_.num_bytes() + router_.linear.num_bytes() + router_.bias.size() * sizeof(float);
+  std::size_t bytes = experts_.num_bytes() + router_.linear.num_bytes() + router_.bias.size() * sizeof(float) +
+                      error_router_.num_bytes();
   for (const Layer& layer : layers_) bytes += layer.linear.num_bytes() + layer.bias.size() * sizeof(float);
   return bytes;
 }

@@ -13,25 +13,40 @@ constexpr std::int64_t kMaxSize = 1 << 16;
 }  // namespace
 
 const char* network_name(ClassifierNetwork network) noexcept {
-  return network == ClassifierNetwork::ffn ? "ffn" : "moe";
+  switch (network) {
+    case ClassifierNetwork::ffn: return "ffn";
+    case ClassifierNetwork::moe: return "moe";
+    case ClassifierNetwork::mcqsmoe: break;
+  }
+  return "mcqsmoe";
 }
 
 ClassifierNetwork parse_network(const std::string& name) {
-  for (const ClassifierNetwork network : {ClassifierNetwork::ffn, ClassifierNetwork::moe}) {
+  for (const ClassifierNetwork network : {ClassifierNetwork::ffn, ClassifierNetwork::moe, ClassifierNetwork::mcqsmoe}) {
     if (name == network_name(network)) return network;
   }
-  throw Error(ErrorCode::usage, "\"" + name + "\" is no network", "ffn or moe");
+  throw Error(ErrorCode::usage, "\"" + name + "\" is no network", "ffn, moe or mcqsmoe");
 }
 
 ClassifierSpec mnist_spec(ClassifierNetwork network, std::int64_t top_k) {
   ClassifierSpec spec;
   spec.network = network;
-  if (network == ClassifierNetwork::moe) {
+  if (spec.has_moe()) {
     spec.hidden_sizes = {256};
     spec.router.num_experts = 4;
     spec.router.num_experts_per_tok = top_k;
   }
   return spec;
+}
+
+ErrorRouterSpec error_router(const ClassifierSpec& spec) noexcept {
+  ErrorRouterSpec router;
+  router.hidden_size = spec.hidden_sizes[0];
+  router.bottleneck = spec.router_bottleneck;
+  router.num_experts = spec.router.num_experts;
+  router.num_experts_per_tok = spec.router.num_experts_per_tok;
+  router.temperature = spec.router_temperature;
+  return router;
 }
 
 std::vector<ClassifierLinear> list_linears(const ClassifierSpec& spec) {
@@ -45,7 +60,9 @@ std::vector<ClassifierLinear> list_linears(const ClassifierSpec& spec) {
   for (const std::int64_t size : spec.hidden_sizes) add_next(size);
   add_next(spec.num_classes);
   if (!spec.has_moe()) return list;
-  std::vector<ClassifierLinear> moe{{"moe.gate", spec.router.num_experts, spec.hidden_sizes[0], -1, true}};
+  const bool by_error = spec.routes_by_error();
+  const std::int64_t router_rows = spec.router.num_experts * (by_error ? spec.router_bottleneck : 1);
+  std::vector<ClassifierLinear> moe{{"moe.gate", router_rows, spec.hidden_sizes[0], -1, true, !by_error}};
   for (std::int64_t e = 0; e < spec.router.num_experts; ++e) {
     const std::string prefix = fmt::format("moe.experts.{}.", e);
     moe.push_back({prefix + "fc1", spec.moe_intermediate_size, spec.hidden_sizes[0], static_cast<int>(e)});
@@ -57,14 +74,14 @@ std::vector<ClassifierLinear> list_linears(const ClassifierSpec& spec) {
 
 std::int64_t count_parameters(const ClassifierSpec& spec) {
   std::int64_t count = 0;
-  for (const ClassifierLinear& linear : list_linears(spec)) count += linear.rows * (linear.cols + 1);
+  for (const ClassifierLinear& linear : list_linears(spec)) count += linear.rows * (linear.cols + linear.bias);
   return count;
 }
 
 std::int64_t count_active_parameters(const ClassifierSpec& spec) {
   std::int64_t count = 0;
   for (const ClassifierLinear& linear : list_linears(spec)) {
-    if (linear.expert < spec.router.num_experts_per_tok) count += linear.rows * (linear.cols + 1);
+    if (linear.expert < spec.router.num_experts_per_tok) count += linear.rows * (linear.cols + linear.bias);
   }
   return count;
 }
@@ -74,6 +91,8 @@ std::int64_t count_flops(const ClassifierSpec& spec) {
   for (const ClassifierLinear& linear : list_linears(spec)) {
     if (linear.expert < spec.router.num_experts_per_tok) count += 2 * linear.rows * linear.cols;
   }
+  // Their Gram matrices.
+  if (spec.routes_by_error()) count += 2 * spec.router.num_experts * spec.router_bottleneck * spec.router_bottleneck;
   return count;
 }
 
@@ -89,8 +108,11 @@ ClassifierSpec classifier_spec(const Json& config, const std::string& where) {
   }
   ClassifierSpec spec;
   const std::string network = reader.text_or("network", "");
-  if (network != "ffn" && network != "moe") reader.fail("network", "\"" + network.substr(0, 40) + "\"", "ffn or moe");
-  spec.network = parse_network(network);
+  try {
+    spec.network = parse_network(network);
+  } catch (const Error&) {
+    reader.fail("network", "\"" + network.substr(0, 40) + "\"", "ffn, moe or mcqsmoe");
+  }
   spec.image_size = reader.integer("image_size", 1, 1024);
   spec.num_classes = reader.integer("num_classes", 2, kMaxSize);
   spec.image_mean = reader.number("image_mean", -1e6, 1e6);
@@ -103,6 +125,10 @@ ClassifierSpec classifier_spec(const Json& config, const std::string& where) {
   spec.moe_intermediate_size = reader.integer("moe_intermediate_size", 1, kMaxSize);
   spec.router.num_experts = reader.integer("num_experts", 1, kMaxExperts);
   spec.router.num_experts_per_tok = reader.integer("num_experts_per_tok", 1, spec.router.num_experts);
+  if (spec.routes_by_error()) {
+    spec.router_bottleneck = reader.integer("router_bottleneck", 1, spec.hidden_sizes[0]);
+    spec.router_temperature = static_cast<float>(reader.number("router_temperature", 1e-12, 1e12));
+  }
   return spec;
 }
 
@@ -115,7 +141,11 @@ Json classifier_config(const ClassifierSpec& spec) {
     config["moe_intermediate_size"] = spec.moe_intermediate_size;
     config["num_experts"] = spec.router.num_experts;
     config["num_experts_per_tok"] = spec.router.num_experts_per_tok;
-    config["norm_topk_prob"] = false;
+    config["norm_topk_prob"] = spec.routes_by_error();
+  }
+  if (spec.routes_by_error()) {
+    config["router_bottleneck"] = spec.router_bottleneck;
+    config["router_temperature"] = spec.router_temperature;
   }
   config["dtype"] = "float32";
   return config;

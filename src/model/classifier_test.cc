@@ -95,10 +95,12 @@ TEST(Classifier, HasTheReportsSizes) {
   EXPECT_EQ(count_active_parameters(all), count_parameters(all));
   EXPECT_EQ(count_active_parameters(one), 730'894 - 3 * (2 * (256 * 256 + 256)));
   EXPECT_EQ(count_flops(all) - count_flops(one), 2 * 3 * 2 * 256 * 256);
+  // Four encoders of 32 x 256 in place of a router of 4 x 256 with a bias.
+  EXPECT_EQ(count_parameters(mnist_spec(ClassifierNetwork::mcqsmoe, 2)), 730'894 - 4 * 257 + 4 * 32 * 256);
 }
 
 TEST(Classifier, ConfigsRoundTrip) {
-  for (const ClassifierNetwork network : {ClassifierNetwork::ffn, ClassifierNetwork::moe}) {
+  for (const ClassifierNetwork network : {ClassifierNetwork::ffn, ClassifierNetwork::moe, ClassifierNetwork::mcqsmoe}) {
     const Json config = classifier_config(mnist_spec(network, 2));
     EXPECT_EQ(classifier_config(classifier_spec(config, "config.json")), config);
   }
@@ -116,6 +118,7 @@ TEST(Classifier, RefusesBrokenConfigs) {
     return ErrorCode::exists;
   };
   EXPECT_EQ(code_of("model_type", "olmoe"), ErrorCode::unsupported);
+  EXPECT_EQ(code_of("network", "mcqsmoe"), ErrorCode::bad_file) << "without router_bottleneck";
   for (const auto& [key, value] : std::vector<std::pair<const char*, Json>>{{"network", "cnn"},
                                                                             {"image_size", 0},
                                                                             {"image_std", 0},

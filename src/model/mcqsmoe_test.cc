@@ -87,6 +87,7 @@ TEST(Mcqsmoe, WhatCannotBeNamesTheKey) {
       {{{"num_experts_per_tok", 7}}, "num_experts_per_tok"},
       {{{"router_bottleneck", 65}}, "router_bottleneck"},
       {{{"router_temperature", 0}}, "router_temperature"},
+      {{{"router_temperature_trained", true}, {"router_combine", "uniform"}}, "router_temperature_trained"},
       {{{"router_error", "cubic"}}, "router_error"},
       {{{"router_error", "linear"}}, "router_bottleneck"},
       {{{"router_error", "cosine"}, {"router_error_normalization", "width"}}, "router_error_normalization"},
@@ -147,8 +148,8 @@ TEST(Mcqsmoe, AWholeModelIsPyTorchsInDoublePrecision) {
     const std::string l = std::to_string(layer);
     EXPECT_EQ(recorder.ids[layer], integers(expected, "topk_ids." + l));
     EXPECT_LE(max_abs_difference(recorder.weights[layer], floats(expected, "topk_weights." + l)), 1e-5);
-    of_errors = std::max(of_errors, 0.1 * max_abs_difference(recorder.scores[layer],
-                                                             floats(expected, "router_logits." + l)));
+    of_errors =
+        std::max(of_errors, 0.1 * max_abs_difference(recorder.scores[layer], floats(expected, "router_logits." + l)));
   }
   for (const int layer : {0, 1, 2, 3}) {
     of_layers = std::max(of_layers, max_abs_difference(recorder.hidden[layer],

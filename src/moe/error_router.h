@@ -49,6 +49,7 @@ struct ErrorRouterSpec {
   ErrorNormalization normalization = ErrorNormalization::input;  ///< cosine, a ratio, and linear: none only
   float huber_delta = 1.0f;
   float temperature = 0.1f;
+  bool trained_temperature = false;  ///< a layer's is `temperature` times exp of its weight gate.log_temperature
   CombineMethod combine = CombineMethod::softmin;
   std::optional<FfnActivation> activation;  ///< phi; none: linear
   bool tied = true;

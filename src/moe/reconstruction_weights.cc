@@ -1,8 +1,11 @@
 #include "moe/reconstruction_weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
+
+#include "kedge/error.h"
 
 namespace kedge {
 namespace {
@@ -37,6 +40,15 @@ Projection read_projection(const WeightSource& source, const std::string& expert
   return out;
 }
 
+float read_temperature(const WeightSource& source, const std::string& prefix, const ErrorRouterSpec& spec) {
+  const std::string name = prefix + ".gate.log_temperature";
+  const double value = source.vector(name, 1)[0];
+  const auto temperature = static_cast<float>(double{spec.temperature} * std::exp(value));
+  if (temperature > 0 && std::isfinite(temperature)) return temperature;
+  throw Error(ErrorCode::bad_file, name + " is " + std::to_string(value), "a number whose exponential is a temperature",
+              "train the model again, or from an earlier checkpoint");
+}
+
 }  // namespace
 
 ReconstructionMoeBlock load_reconstruction_moe(const WeightSource& source, const std::string& prefix,
@@ -56,7 +68,9 @@ ReconstructionMoeBlock load_reconstruction_moe(const WeightSource& source, const
     source.done(name);
   }
   const ReconstructionMoeWeights weights{{encoders, nullptr}, {decoders, nullptr}, gate.view(), up.view(), down.view()};
-  return ReconstructionMoeBlock::load(spec, weights, AnchorForm::fused, options);
+  ReconstructionMoe own = spec;
+  if (spec.router.trained_temperature) own.router.temperature = read_temperature(source, prefix, spec.router);
+  return ReconstructionMoeBlock::load(own, weights, AnchorForm::fused, options);
 }
 
 }  // namespace kedge

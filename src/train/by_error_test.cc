@@ -174,10 +174,12 @@ void expect_same(const std::filesystem::path& folder, const twin::Model& twin, c
 }
 
 TEST(ByError, TheEngineRunsWhatWasTrained) {
-  for (const char* kind : {"by error", "learned router", "dense"}) {
+  for (const char* kind : {"by error", "trained temperature", "learned router", "dense"}) {
     SCOPED_TRACE(kind);
     Json config = tiny_config();
-    if (kind == std::string("learned router")) {
+    if (kind == std::string("trained temperature")) {
+      config["router_temperature_trained"] = true;
+    } else if (kind == std::string("learned router")) {
       config.erase("router_bottleneck");
       config.erase("router_manifold");
       config["router_error"] = "linear";
@@ -186,6 +188,12 @@ TEST(ByError, TheEngineRunsWhatWasTrained) {
       config["intermediate_size"] = 96;
     }
     const auto trainer = trained(config, 25, 5);
+    if (kind == std::string("trained temperature")) {
+      for (const int layer : {0, 1}) {
+        const auto name = "model.layers." + std::to_string(layer) + ".mlp.gate.log_temperature";
+        EXPECT_GT(std::fabs(trainer->weights().value(name).item<float>()), 1e-3) << name;
+      }
+    }
     const TempFolder folder;
     write_checkpoint(folder.path(), *trainer, {config, {}}, 25, Json::object());
     write_model(folder.path(), *trainer, {config, {}}, "float32");

@@ -88,8 +88,10 @@ FilePlan plan_file(const Trainer& trainer, const Json& config, DType dtype, cons
   for (const twin::ParameterInfo& info : twin::list_parameters(trainer.spec())) {
     const std::string name = to_file_name(family, info.name);
     if (in_stack(stacks, info.name)) continue;
-    // transformers keeps the selection bias in fp32; encoders with orthonormal rows would not be so in fewer bits.
+    // transformers keeps the selection bias in fp32; encoders with orthonormal rows would not be so in fewer bits, and
+    // weights of experts follow exp of a temperature's.
     const bool exact = info.kind == twin::ParameterKind::selection_bias ||
+                       info.kind == twin::ParameterKind::temperature ||
                        (info.kind == twin::ParameterKind::router && trainer.spec().routes_by_error());
     plan.entries.push_back({name, exact ? DType::f32 : dtype, info.shape});
     plan.canonical[name] = info.name;

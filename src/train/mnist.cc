@@ -43,6 +43,7 @@ void check(const TrainOptions& o) {
   check_range("batch_size", static_cast<double>(o.batch_size), 1, 1e6);
   check_range("lr", o.lr, 0, 1e12);
   check_range("balance_loss", o.balance_loss, 0, 1e6);
+  check_range("reconstruction_loss", o.reconstruction_loss, 0, 1e6);
   check_range("top_k", static_cast<double>(o.mnist.top_k), 1, 4);
   check_range("capacity_factor", o.mnist.capacity_factor, 0, 1e6);
   check_range("dropout", o.mnist.dropout, 0, 0.99);
@@ -68,14 +69,15 @@ Json settings_json(const TrainOptions& o, const ClassifierSpec& spec, const std:
     settings["top_k"] = o.mnist.top_k;
     settings["balance_loss"] = o.balance_loss;
     settings["capacity_factor"] = o.mnist.capacity_factor;
-    settings["noisy_gating"] = o.mnist.noisy_gating;
+    settings["noisy_gating"] = o.mnist.noisy_gating && !spec.routes_by_error();
   }
+  if (spec.routes_by_error()) settings["reconstruction_loss"] = o.reconstruction_loss;
   return settings;
 }
 
 /// What an epoch adds up.
 struct EpochSums {
-  double loss = 0, balance = 0;
+  double loss = 0, balance = 0, reconstruction = 0;
   std::int64_t images = 0, right = 0, steps = 0, choices = 0, over_capacity = 0;
   std::vector<std::int64_t> load;
 };
@@ -185,7 +187,8 @@ void MnistRun::one_step(const std::int64_t* images, std::int64_t step, EpochSums
                                       options_.mnist.noisy_gating};
   const MnistOutput out = network_->forward(x, settings, noise_);
   const at::Tensor loss = at::cross_entropy_loss(out.logits, labels);
-  const at::Tensor total = out.balance.defined() ? loss + out.balance * options_.balance_loss : loss;
+  at::Tensor total = out.balance.defined() ? loss + out.balance * options_.balance_loss : loss;
+  if (out.reconstruction.defined()) total = total + out.reconstruction * options_.reconstruction_loss;
   total.backward();
   if (!std::isfinite(total.item<double>())) {
     throw Error(ErrorCode::unsupported,
@@ -207,6 +210,7 @@ void MnistRun::one_step(const std::int64_t* images, std::int64_t step, EpochSums
   sums.right += (out.logits.detach().argmax(1) == labels).sum().item<std::int64_t>();
   if (!out.balance.defined()) return;
   sums.balance += out.balance.item<double>();
+  if (out.reconstruction.defined()) sums.reconstruction += out.reconstruction.item<double>();
   sums.over_capacity += out.over_capacity;
   sums.load.resize(out.load.size());
   for (std::size_t e = 0; e < out.load.size(); ++e) {
@@ -229,6 +233,7 @@ void MnistRun::write_epoch(std::int64_t epoch, const EpochSums& sums, double sec
       report_.expert_load.push_back(static_cast<double>(load) / static_cast<double>(sums.choices));
     }
     line["balance_loss"] = sums.balance / steps;
+    if (spec_.routes_by_error()) line["reconstruction_error"] = sums.reconstruction / steps;
     line["expert_load"] = report_.expert_load;
     line["over_capacity"] = report_.over_capacity;
   }

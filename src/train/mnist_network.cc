@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 
 #include <ATen/ops/baddbmm.h>
@@ -15,6 +16,7 @@
 #include "base/json.h"
 #include "io/safetensors.h"
 #include "kernels/topk/topk.h"
+#include "twin/reconstruction_moe.h"
 
 namespace kedge::training {
 namespace {
@@ -77,7 +79,7 @@ MnistNetwork::MnistNetwork(const ClassifierSpec& spec, std::uint64_t seed) : spe
     if (l.expert > 0) continue;
     if (l.expert < 0) {
       add(l.module + ".weight", {l.rows, l.cols}, l.cols);
-      add(l.module + ".bias", {l.rows}, l.cols);
+      if (l.bias) add(l.module + ".bias", {l.rows}, l.cols);
       continue;
     }
     const std::int64_t experts = spec.router.num_experts;
@@ -144,22 +146,31 @@ MnistOutput MnistNetwork::forward(const at::Tensor& x, const MnistNetworkSetting
   return out;
 }
 
+at::Tensor MnistNetwork::router_logits(const at::Tensor& h, const MnistNetworkSettings& settings, Rng& rng) const {
+  if (spec_.routes_by_error()) {
+    const ErrorRouterSpec router = error_router(spec_);
+    twin::ReconstructionMoeTensors w;
+    w.encoder = leaf("moe.gate.weight").view({router.num_experts, router.bottleneck, router.hidden_size});
+    return -twin::reconstruction_errors(router, w, h) / static_cast<double>(router.temperature);
+  }
+  const at::Tensor z = linear(h, "moe.gate");
+  if (!settings.noisy_gating) return z;
+  std::vector<float> noise(static_cast<std::size_t>(z.numel()));
+  for (float& n : noise) n = static_cast<float>(rng.normal());
+  return z + from_floats(noise, z.sizes());
+}
+
 at::Tensor MnistNetwork::forward_moe(const at::Tensor& h, const MnistNetworkSettings& settings, Rng& rng,
                                      MnistOutput& out) const {
   const std::int64_t batch = h.size(0), experts = spec_.router.num_experts, k = spec_.router.num_experts_per_tok;
-  at::Tensor z = linear(h, "moe.gate");
-  if (settings.noisy_gating) {
-    std::vector<float> noise(static_cast<std::size_t>(batch * experts));
-    for (float& n : noise) n = static_cast<float>(rng.normal());
-    z = z + from_floats(noise, z.sizes());
-  }
-  const at::Tensor p = at::softmax(z, -1);
+  const at::Tensor z = router_logits(h, settings, rng), p = at::softmax(z, -1);
 
   const std::int64_t capacity = expert_capacity(settings.capacity_factor, batch, k, experts);
   std::vector<std::int64_t> image(static_cast<std::size_t>(experts * capacity), batch);
   std::vector<std::int64_t> gate(image.size(), batch * experts);
   std::vector<std::int64_t> used(static_cast<std::size_t>(experts), 0);
   std::vector<std::int32_t> ids(static_cast<std::size_t>(k));
+  std::vector<float> left_out(static_cast<std::size_t>(batch * experts), -std::numeric_limits<float>::infinity());
   out.load.assign(static_cast<std::size_t>(experts), 0);
   const at::Tensor ranked = z.detach().contiguous();
   const auto* scores = ranked.const_data_ptr<float>();
@@ -167,6 +178,7 @@ at::Tensor MnistNetwork::forward_moe(const at::Tensor& h, const MnistNetworkSett
     topk(scores + b * experts, experts, k, ids.data());
     for (const std::int32_t e : ids) {
       ++out.load[static_cast<std::size_t>(e)];
+      left_out[static_cast<std::size_t>(b * experts + e)] = 0;
       std::int64_t& count = used[static_cast<std::size_t>(e)];
       if (count == capacity) {
         ++out.over_capacity;
@@ -181,6 +193,13 @@ at::Tensor MnistNetwork::forward_moe(const at::Tensor& h, const MnistNetworkSett
   for (float& s : share) s /= static_cast<float>(batch * k);
   out.balance = (from_floats(share, {experts}) * p.mean(at::IntArrayRef({0}))).sum() * static_cast<double>(experts);
 
+  at::Tensor weights = p;
+  if (spec_.routes_by_error()) {
+    weights = at::softmax(z + from_floats(left_out, z.sizes()), -1);
+    out.reconstruction = (z * from_floats(left_out, z.sizes()).exp()).sum() *
+                         (-static_cast<double>(spec_.router_temperature) / static_cast<double>(batch * k));
+  }
+
   // Slots without an image read a row of zeros with a gate of 0, and write to a row that is dropped.
   const at::Tensor which = from_indices(image);
   const at::Tensor rows = at::cat({h, at::zeros({1, h.size(1)}, h.options())});
@@ -191,7 +210,7 @@ at::Tensor MnistNetwork::forward_moe(const at::Tensor& h, const MnistNetworkSett
   };
   const at::Tensor result = layer(at::relu(layer(in, "fc1")), "fc2").view({experts * capacity, h.size(1)});
   const at::Tensor gates =
-      at::index_select(at::cat({p.flatten(), at::zeros({1}, p.options())}), 0, from_indices(gate)).view({-1, 1});
+      at::index_select(at::cat({weights.flatten(), at::zeros({1}, p.options())}), 0, from_indices(gate)).view({-1, 1});
   return at::index_add(at::zeros_like(rows), 0, which, result * gates).narrow(0, 0, batch);
 }
 

@@ -5,6 +5,9 @@
 //   z = gate h + noise,  noise ~ N(0, 1) per image and expert;  p = softmax(z);  the k largest z are chosen
 //   capacity C = int(capacity_factor B k / E): of an expert's images the first C are computed, the others pass it by
 //   balance = E sum_e f_e mean_b p_be,  f_e the share of choices that e got (before the capacity)
+// Routed by reconstruction error (err_e of expert e's autoencoder, temperature T; moe/error_router.h):
+//   z = -err / T, no noise;  p = softmax(z);  gates are the softmax over the chosen z alone
+//   reconstruction = mean over images of the mean error of the chosen experts
 // Switch Transformer, arXiv 2101.03961, sections 2.2 and 2.3: the gate stays the probability among all experts, so that
 // with k = 1 the router has a gradient; balance is differentiable in p and 1 where all experts are used alike.
 #pragma once
@@ -31,6 +34,7 @@ struct MnistNetworkSettings {
 struct MnistOutput {
   at::Tensor logits;               ///< [B, classes]
   at::Tensor balance;              ///< scalar; undefined without a router
+  at::Tensor reconstruction;       ///< scalar; undefined unless routed by error
   std::vector<std::int64_t> load;  ///< [E] choices
   std::int64_t over_capacity = 0;  ///< choices that were not computed
 };
@@ -62,6 +66,7 @@ class MnistNetwork {
   const at::Tensor& leaf(const std::string& name) const;
   std::vector<std::pair<std::string, at::Tensor>> by_file_name(const at::Tensor& flat) const;
   at::Tensor linear(const at::Tensor& x, const std::string& module) const;
+  at::Tensor router_logits(const at::Tensor& h, const MnistNetworkSettings& settings, Rng& rng) const;
   at::Tensor forward_moe(const at::Tensor& h, const MnistNetworkSettings& settings, Rng& rng, MnistOutput& out) const;
 
   ClassifierSpec spec_;

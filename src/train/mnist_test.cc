@@ -8,7 +8,10 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/einsum.h>
 #include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/relu.h>
 #include <gtest/gtest.h>
 
 #include "io/idx.h"
@@ -49,6 +52,7 @@ struct Batch {
 };
 
 ClassifierSpec moe(std::int64_t top_k) { return mnist_spec(ClassifierNetwork::moe, top_k); }
+ClassifierSpec by_error(std::int64_t top_k) { return mnist_spec(ClassifierNetwork::mcqsmoe, top_k); }
 
 at::Tensor find(const std::vector<std::pair<std::string, at::Tensor>>& list, const std::string& name) {
   for (const auto& [own, value] : list) {
@@ -73,7 +77,8 @@ std::set<std::int64_t> changed(const at::Tensor& a, const at::Tensor& b) {
 TEST(MnistNetwork, ComputesWhatTheEngineComputes) {
   const Batch batch(64);
   const Scratch scratch;
-  for (const ClassifierSpec& spec : {mnist_spec(ClassifierNetwork::ffn, 1), moe(1), moe(2), moe(4)}) {
+  for (const ClassifierSpec& spec :
+       {mnist_spec(ClassifierNetwork::ffn, 1), moe(1), moe(2), moe(4), by_error(1), by_error(2)}) {
     const MnistNetwork network(spec, 7);
     Rng rng(1);
     const std::vector<float> expected = to_floats(network.forward(batch.x, {}, rng).logits);
@@ -115,6 +120,30 @@ TEST_P(MnistExperts, AllGetGradientsAndChangeTheResult) {
 }
 
 INSTANTIATE_TEST_SUITE_P(TopK, MnistExperts, ::testing::Values(1, 2, 4));
+
+TEST(MnistNetwork, ByErrorEveryExpertAndEveryEncoderGetsAGradient) {
+  const Batch batch(320);
+  MnistNetwork network(by_error(2), 3);
+  Rng rng(1);
+  const MnistOutput out = network.forward(batch.x, {}, rng);
+  at::cross_entropy_loss(out.logits, batch.labels).backward();
+  const auto encoders = [&] { return find(network.gradients(), "moe.gate.weight").view({4, 32, 256}); };
+  for (std::int64_t e = 0; e < 4; ++e) {
+    ASSERT_GT(out.load[static_cast<std::size_t>(e)], 0) << "choose another seed";
+    EXPECT_GT(length_of(find(network.gradients(), "moe.experts." + std::to_string(e) + ".fc1.weight")), 0);
+    EXPECT_GT(length_of(encoders()[e]), 1e-6);
+  }
+  // The reconstruction is the chosen experts' mean error, by the definition: h of the engine's probe is not needed.
+  const at::NoGradGuard no_gradients;
+  const at::Tensor h =
+      at::relu(at::linear(batch.x, find(network.parameters(), "fc1.weight"), find(network.parameters(), "fc1.bias")));
+  const at::Tensor u = find(network.parameters(), "moe.gate.weight").view({4, 32, 256});
+  const at::Tensor codes = at::einsum("erh,bh->ber", {u, h});
+  const at::Tensor difference = h.unsqueeze(1) - at::einsum("erh,ber->beh", {u, codes});
+  const at::Tensor errors = difference.square().sum(-1) / h.square().sum(-1, true);
+  const double expected = std::get<0>(errors.sort(-1)).narrow(-1, 0, 2).mean().item<double>();
+  EXPECT_NEAR(out.reconstruction.item<double>(), expected, 1e-5 * expected);
+}
 
 TEST(MnistNetwork, GradientsEqualFiniteDifferences) {
   const Batch batch(64);

@@ -90,6 +90,7 @@ class Lister {
     const ErrorRouterSpec& r = moe.router;
     matrix("mlp.gate", r.num_experts * r.bottleneck, spec_.hidden_size, ParameterKind::router);
     if (!r.tied) matrix("mlp.gate.decoder", r.num_experts * spec_.hidden_size, r.bottleneck, ParameterKind::router);
+    if (r.trained_temperature) vector("mlp.gate.log_temperature", 1, ParameterKind::temperature);
     for (std::int64_t e = 0; moe.output == ExpertOutput::ffn && e < r.num_experts; ++e) {
       add_ffn(fmt::format("mlp.experts.{}", e), moe.intermediate_size, moe.gated);
     }

@@ -123,6 +123,7 @@ Parameters random_parameters(const std::vector<ParameterInfo>& infos, std::uint6
     switch (info.kind) {
       case ParameterKind::norm: value = at::ones(info.shape, on_host); break;
       case ParameterKind::bias:
+      case ParameterKind::temperature:
       case ParameterKind::selection_bias: value = at::zeros(info.shape, on_host); break;
       case ParameterKind::embedding:
       case ParameterKind::matrix:

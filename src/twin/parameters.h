@@ -18,7 +18,7 @@
 
 namespace kedge::twin {
 
-enum class ParameterKind { embedding, matrix, router, norm, bias, selection_bias };
+enum class ParameterKind { embedding, matrix, router, norm, bias, selection_bias, temperature };
 
 struct ParameterInfo {
   std::string name;

@@ -129,9 +129,13 @@ Tensor routed_by_error(const ReconstructionMoe& spec, const Scope& scope, const 
     w.up = stack("up_proj");
     w.down = stack("down_proj");
   }
+  w.temperature = at::full({1}, r.temperature, at::TensorOptions().dtype(type).device(x.device()));
+  if (r.trained_temperature) {
+    w.temperature = w.temperature * scope.weights(scope.prefix + "gate.log_temperature").to(type).exp();
+  }
   const ErrorRouted routed = reconstruction_moe(spec, w, x.to(type));
   routing.input = x;
-  routing.logits = routing.scores = -routed.errors / static_cast<double>(r.temperature);
+  routing.logits = routing.scores = -routed.errors / w.temperature;
   routing.expert_ids = routed.expert_ids;
   routing.weights = routed.weights;
   if (!r.is_learned()) routing.errors = routed.errors;

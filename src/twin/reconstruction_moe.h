@@ -15,7 +15,7 @@ struct ReconstructionMoeTensors {
   Tensor encoder;         ///< [E, r, d]
   Tensor decoder;         ///< [E, d, r]; undefined when tied
   Tensor gate, up, down;  ///< [E, f, d], [E, f, d], [E, d, f]; undefined unless the spec has them
-  Tensor temperature;     ///< scalar, when it is trained; undefined: the spec's
+  Tensor temperature;     ///< one value, when it is trained; undefined: the spec's
 };
 
 struct ErrorRouted {

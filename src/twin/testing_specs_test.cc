@@ -17,7 +17,8 @@ namespace {
                                trained_manifold] =
       ReconstructionMoe{};  // the last two say how training makes the matrices
   [[maybe_unused]] const auto [error_hidden, bottleneck, error_experts, error_per_tok, measure, normalization, huber,
-                               temperature, combine, router_act, tied, orthonormal, direct] = ErrorRouterSpec{};
+                               temperature, trained_temperature, combine, router_act, tied, orthonormal, direct] =
+      ErrorRouterSpec{};
   [[maybe_unused]] const auto [router, moe_intermediate, moe_act, shared] = Moe{};
   [[maybe_unused]] const auto [scoring, experts, per_tok, groups, topk_group, norm_topk, scaling, selection_bias] =
       RouterSpec{};
@@ -309,6 +310,8 @@ void add_error_mutations(std::vector<Mutation>& out) {
     return m.router.measure == ErrorMeasure::huber && (m.router.huber_delta = 0.3f, true);
   });
   add("temperature", [](ReconstructionMoe& m) { return m.router.temperature *= 4, true; });
+  add("trained_temperature",
+      [=](ReconstructionMoe& m) { return is_error(m) && (m.router.trained_temperature = true); });
   for (const auto combine :
        {CombineMethod::softmin, CombineMethod::residual, CombineMethod::best, CombineMethod::uniform}) {
     add("combine",

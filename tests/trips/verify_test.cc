@@ -25,8 +25,9 @@ TEST(VerifyTrip, ParityTrackEndToEnd) {
   const trips::Result first = verify({kClaims, "--track", "T", "--profile", "quick", "--out", one});
   EXPECT_EQ(first.exit_code, 0) << first.out << first.err;
   EXPECT_LT(first.out.find("refuted"), first.out.find("upheld"));  // findings first
-  const trips::Result checked = verify({kClaims, "--check", one});
+  const trips::Result checked = verify({kClaims, "--check", one, "--latex", (folder / "claims.tex").string()});
   EXPECT_EQ(checked.exit_code, 0) << checked.out << checked.err;
+  EXPECT_EQ(trips::slurp(folder / "claims.tex").rfind("\\documentclass", 0), 0u);
   EXPECT_EQ(std::system(("cd " + one + " && sha256sum --quiet -c manifest.sha256").c_str()), 0);
 
   const trips::Result again = verify({kClaims, "--track", "T", "--profile", "quick", "--out", two, "--json"});
@@ -56,6 +57,7 @@ TEST(VerifyTrip, WrongCalls) {
   EXPECT_EQ(verify({"--check", (folder / "none").string()}).exit_code, 3);
   EXPECT_EQ(verify({kClaims, "--data", (folder / "none").string(), "--out", (folder / "o").string()}).exit_code, 3);
   EXPECT_EQ(verify({"--compare", "a"}).exit_code, 2);
+  EXPECT_EQ(verify({"--compare", "a", "b", "--latex", "c"}).exit_code, 2);
   trips::spit(folder / "c.toml", "statement = 3\n");
   const trips::Result broken = verify({(folder / "c.toml").string(), "--out", (folder / "o").string()});
   EXPECT_EQ(broken.exit_code, 4);

@@ -208,17 +208,6 @@ void read_deltas(const Reader& reader, AnchorDelta& w, std::int64_t experts) {
   }
 }
 
-class FileLookup : public TensorLookup {
- public:
-  explicit FileLookup(const SafetensorsFile& file) : file_(file) {}
-  std::optional<TensorView> find(std::string_view name) const override {
-    return file_.has(name) ? std::optional(file_.tensor(name)) : std::nullopt;
-  }
-
- private:
-  const SafetensorsFile& file_;
-};
-
 }  // namespace
 
 std::vector<SafetensorsWriter::Entry> entries(std::string_view stack, const StackShape& w) {

@@ -26,6 +26,18 @@ class TensorLookup {
   virtual std::optional<TensorView> find(std::string_view name) const = 0;
 };
 
+/// The tensors of one file, which must outlive this.
+class FileLookup : public TensorLookup {
+ public:
+  explicit FileLookup(const SafetensorsFile& file) : file_(file) {}
+  std::optional<TensorView> find(std::string_view name) const override {
+    return file_.has(name) ? std::optional(file_.tensor(name)) : std::nullopt;
+  }
+
+ private:
+  const SafetensorsFile& file_;
+};
+
 /// A checkpoint's quantization_config, understood.
 class WireFormat {
  public:

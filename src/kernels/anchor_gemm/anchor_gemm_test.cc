@@ -99,7 +99,9 @@ TEST(AnchorGemm, TheDecompositionIsTheReconstruction) {
           for (const AnchorForm form : {AnchorForm::decoded, AnchorForm::split, AnchorForm::fused}) {
             const Products out = run(w, form, {}, 1);
             if (form == AnchorForm::decoded) decoded = out.grouped;
-            if (form == AnchorForm::fused) EXPECT_EQ(out.grouped, decoded);
+            if (form == AnchorForm::fused) {
+              EXPECT_EQ(out.grouped, decoded);
+            }
             double worst = 0;
             for (std::int64_t e = 0; e < kExperts; ++e) {
               for (std::int64_t t = 0; t < kTokens; ++t) {
@@ -107,7 +109,9 @@ TEST(AnchorGemm, TheDecompositionIsTheReconstruction) {
                   const double value = expected[static_cast<std::size_t>(e)][static_cast<std::size_t>(t * kRows + n)];
                   const float all = out.all[static_cast<std::size_t>((t * kExperts + e) * kRows + n)];
                   const float one = out.one[static_cast<std::size_t>((e * kTokens + t) * kRows + n)];
-                  if (form != AnchorForm::fused) EXPECT_EQ(all, one);
+                  if (form != AnchorForm::fused) {
+                    EXPECT_EQ(all, one);
+                  }
                   worst = std::max({worst, std::fabs(all - value) / unit, std::fabs(one - value) / unit});
                 }
               }

@@ -51,6 +51,7 @@ ErrorRouterSpec read_error_router(const ConfigReader& config, std::int64_t hidde
   router.huber_delta = static_cast<float>(config.number_or("router_huber_delta", 1.0, kLeastPositive, kMaxPositive));
   router.temperature = static_cast<float>(
       config.number_or("router_temperature", router.is_learned() ? 1.0 : 0.1, kLeastPositive, kMaxPositive));
+  router.trained_temperature = config.flag_or("router_temperature_trained", false);
   router.combine =
       word(config, "router_combine", "softmin", parse_combine_method, "softmin, residual, best or uniform");
   router.activation = read_router_activation(config);
@@ -88,6 +89,9 @@ void check_combination(const ConfigReader& config, const ErrorRouterSpec& router
   if (is_ratio && router.normalization != ErrorNormalization::none) {
     config.fail("router_error_normalization", std::string("'") + error_normalization_name(router.normalization) + "'",
                 "none beside cosine and linear");
+  }
+  if (router.trained_temperature && (router.is_learned() || router.combine == CombineMethod::uniform)) {
+    config.fail("router_temperature_trained", "true", "false beside router_error linear and router_combine uniform");
   }
   if (router.is_learned() && (router.activation || !router.tied || router.orthonormal)) {
     config.fail("router_error", "'linear'", "another one beside router_hidden_act, router_tied or router_manifold");

@@ -12,17 +12,6 @@
 namespace kedge {
 namespace {
 
-class FileLookup : public TensorLookup {
- public:
-  explicit FileLookup(const SafetensorsFile& file) : file_(file) {}
-  std::optional<TensorView> find(std::string_view name) const override {
-    return file_.has(name) ? std::optional(file_.tensor(name)) : std::nullopt;
-  }
-
- private:
-  const SafetensorsFile& file_;
-};
-
 Tensor to_float(const TensorView& view) {
   Tensor out(DType::f32, view.shape);
   convert_to_float(view.dtype, view.data, view.size(), out.data<float>());
@@ -64,8 +53,8 @@ void LayerStore::write(int layer, const LayerOutput& output) {
     const auto at = output.weights.find(module.linear.canonical);
     if (at == output.weights.end()) continue;
     const std::string& name = module.linear.module;
-    for (const auto& entry : compressed_tensors::entries(name, at->second.args, at->second.rows, at->second.cols,
-                                                         at->second.scale_dtype)) {
+    for (const auto& entry :
+         compressed_tensors::entries(name, at->second.args, at->second.rows, at->second.cols, at->second.scale_dtype)) {
       entries.push_back(entry);
       bytes[entry.name] = compressed_tensors::serialize(at->second, std::string_view(entry.name).substr(name.size()));
     }
