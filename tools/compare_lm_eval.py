@@ -127,7 +127,8 @@ def compare(task, theirs, ours, kedge_samples, tolerance):
         responses = [resp[0] for resp in their["resps"]]
         for (a, greedy_a), (b, greedy_b) in zip(pairs_of(responses), pairs_of(our["resps"]), strict=True):
             # Sums of thousands of logarithms in fp32, as the harness has them for texts, are exact to 1e-6.
-            worst = max(worst, abs(a - b) - 1e-6 * abs(a))
+            rounding = 1e-6 * abs(a) if greedy_a is None else 0
+            worst = max(worst, abs(a - b) - rounding)
             greedy += greedy_a is not None and greedy_a != greedy_b
             count += 1
     metrics, equal = [], True

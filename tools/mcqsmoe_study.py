@@ -283,7 +283,7 @@ def large_lines(records):
     return ["", "## Twenty million parameters", "",
             f"{config['num_experts']} experts of {config['moe_intermediate_size']} hidden units in {config['num_hidden_layers']} layers of width "
             f"{config['hidden_size']}, {config['num_experts_per_tok']} per token, trained alike",
-            f"({plan['steps']} steps of {plan['batch_size']} x {plan['seqlen']}, {len(own)} seeds).", "",
+            f"({plan['steps']} steps of {plan['batch_size']} x {plan['seqlen']}, {'one seed' if len(own) == 1 else f'{len(own)} seeds'}).", "",
             *main_table(records, LARGE), *comparison_lines(records, LARGE)]
 
 
@@ -332,7 +332,7 @@ def parity_lines(records):
              "by `tools/mcqsmoe_reference.py` in float64; 1e-4 and 0.005 % are wanted. Rounding: the stored weights against the fp32 ones, both in float64.", "",
              "| layer | max_abs | largest output | NRMSE, % | other choices | row norms off by | rounding, NRMSE % |", "|---|---|---|---|---|---|---|"]
     for row in rows:
-        lines.append(f"| {row['layer']} | {row['max_abs']:.1e} | {row['largest']:.1f} | {100 * row['nrmse']:.1e} | {row.get('other_choices', '')} | "
+        lines.append(f"| {row['layer']} | {row['max_abs']:.2e} | {row['largest']:.1f} | {100 * row['nrmse']:.1e} | {row.get('other_choices', '')} | "
                      f"{row.get('row_norm_error', 0):.1e} | {100 * row.get('rounding_nrmse', 0):.2f} |")
     return lines
 

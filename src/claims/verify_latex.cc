@@ -69,7 +69,7 @@ std::string outcome_of(const Json& claim) {
 
 std::string table(const Json& claims) {
   std::string out =
-      "\\small\n\\begin{longtable}{p{0.10\\textwidth}p{0.34\\textwidth}p{0.20\\textwidth}p{0.20\\textwidth}r}\n"
+      "\\small\n\\begin{longtable}{p{0.13\\textwidth}p{0.33\\textwidth}p{0.19\\textwidth}p{0.19\\textwidth}r}\n"
       "\\textbf{verdict} & \\textbf{claim} & \\textbf{measured} & \\textbf{required} & \\textbf{n} \\\\\n"
       "\\hline\n\\endhead\n";
   for (const Json& claim : claims) {
