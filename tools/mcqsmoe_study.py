@@ -366,13 +366,15 @@ def report(options):
     digest = hashlib.sha256(COLLECTED.read_bytes()).hexdigest()[:16]
     tokens = plan["steps"] * plan["batch_size"] * plan["seqlen"]
     seeds = sorted(by_seed(records, "by-error"))
+    hashes = " and ".join(sorted({r["provenance"]["git_hash"] for r in records if "provenance" in r}))
     lines = [
         "# Routing by reconstruction error against a learned router and dense layers", "",
         f"Written by `tools/mcqsmoe_study.py report` from [records/mcqsmoe.json](records/mcqsmoe.json) (SHA-256 {digest}…).", "",
         f"The toy language model of MCQSMoE and three others ([recipes/mcqsmoe](../../recipes/mcqsmoe/README.md)), each trained on {tokens:,} tokens",
         f"({plan['steps']} steps of {plan['batch_size']} x {plan['seqlen']}, {plan['dtype']}) with {len(seeds)} seeds, measured on {first['stored']['tokens']:,} tokens of another text. Means with",
         "95 % intervals of Student's t over the seeds. This is a small budget: it tells how the four start to learn, not where they end.", "",
-        f"{provenance['cpu']}, {provenance['threads']} threads, kedge {provenance['git_hash']}.", "",
+        f"{provenance['cpu']}, {provenance['threads']} threads, kedge {hashes}. The four models trained one after the other on an idle",
+        "machine; other work ran beside some of the changed and the large ones, so their seconds are upper bounds.", "",
         *main_table(records, MODELS), *eight_bit_lines(records), *comparison_lines(records, MODELS),
         *rounding_lines(records), *load_lines(records), *large_lines(records), *ablation_lines(records), *parity_lines(records), *subspace_lines(records), ""]
     PAGE.write_text("\n".join(lines))

@@ -216,9 +216,7 @@ constexpr Flag kFlags[] = {
      .help = "mnist: passes over the training images",
      .minimum = 1,
      .maximum = 1e6},
-    {.name = "top-k",
-     .help = "mnist: experts of an image; 4: all; none: 1, with mcqsmoe 2",
-     .choices = "1|2|4"},
+    {.name = "top-k", .help = "mnist: experts of an image; 4: all; none: 1, with mcqsmoe 2", .choices = "1|2|4"},
     {.name = "capacity-factor",
      .type = FlagType::number,
      .fallback = "1.25",
@@ -265,6 +263,12 @@ void check_flags(const Arguments& arguments, const std::string& kind) {
     if (!arguments.given(flag.name) || says_something) continue;
     throw Error(ErrorCode::usage, fmt::format("--{} says nothing to train {}", flag.name, kind), "", "leave it out");
   }
+  if (!mnist) return;
+  const bool by_error = arguments.text("model") == "mcqsmoe";
+  const std::string other = by_error ? "noisy-gating" : "reconstruction-loss";
+  if (!arguments.given(other)) return;
+  throw Error(ErrorCode::usage, fmt::format("--{} says nothing to --model {}", other, arguments.text("model")), "",
+              "leave it out");
 }
 
 /// One expert's softmin weight is 1 whatever its error, so by error the task says nothing to the router with one.

@@ -60,9 +60,9 @@ constexpr Flag kFlags[] = {
 };
 
 int finish(const Arguments& arguments, const VerifyReport& report) {
-  if (arguments.given("latex")) write_file_atomically(arguments.text("latex"), latex_report(report.summary_json));
   print(arguments.flag("json") ? report.summary_json : verify_text(report));
   flush_output();
+  if (arguments.given("latex")) write_file_atomically(arguments.text("latex"), latex_report(report.summary_json));
   return report.passed() ? 0 : kGateFailed;
 }
 

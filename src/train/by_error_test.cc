@@ -223,6 +223,25 @@ TEST(ByError, TheEngineRunsWhatWasTrained) {
   }
 }
 
+TEST(ByError, ATemperatureThatIsNoneIsRefused) {
+  Json config = tiny_config();
+  config["router_temperature_trained"] = true;
+  const auto trainer = trained(config, 25, 5);
+  for (const float bad : {NAN, 1e6f, -1e6f}) {
+    const at::NoGradGuard no_gradients;
+    trainer->weights().value("model.layers.1.mlp.gate.log_temperature").fill_(bad);
+    const TempFolder folder;
+    write_model(folder.path(), *trainer, {config, {}}, "float32");
+    try {
+      testing_model::Runner runner(Checkpoint::open(folder.path()), {});
+      ADD_FAILURE() << "no error for " << bad;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::bad_file);
+      EXPECT_NE(std::string(error.what()).find("log_temperature"), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST(ByError, AnAnchorOfAnotherHashIsRefused) {
   const Json config = tiny_config();
   const auto trainer = trained(config, 25, 5);

@@ -85,6 +85,8 @@ TEST(Mnist, SaysWhatCannotBe) {
       {{"quantize", trips::kDemo, out, "--scheme", "w8a8-dynamic"}, 5, "--activations int8"},
       {{"inspect", m}, 5, "kedge_mnist"},
       {{"train", "mnist", "--data", kData, "--out", out, "--steps", "5"}, 2, "--steps"},
+      {{"train", "mnist", "--data", kData, "--out", out, "--reconstruction-loss", "1"}, 2, "--reconstruction-loss"},
+      {{"train", "mnist", "--model", "mcqsmoe", "--data", kData, "--out", out, "--noisy-gating"}, 2, "--noisy-gating"},
       {{"train", "lm", "--epochs", "5", "--out", out}, 2, "--epochs"},
       {{"train", "mnist", "--data", m, "--out", out}, 3, "train-images-idx3-ubyte"},
       {{"train", "mnist", "--out", out}, 2, "--data"},
