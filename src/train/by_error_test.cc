@@ -71,7 +71,9 @@ TEST(Rounding, IsThatOfTheStoredModel) {
         (twin::retract(manifold, smooth) * weights).sum().backward();
         const double relative = (w.grad() - smooth.grad()).norm().item<double>() / smooth.grad().norm().item<double>();
         EXPECT_LE(relative, bits == 4 ? 0.2 : 0.8);
-        if (manifold == Manifold::none) EXPECT_LE(relative, 1e-6);
+        if (manifold == Manifold::none) {
+          EXPECT_LE(relative, 1e-6);
+        }
       }
     }
   }
