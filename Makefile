@@ -30,9 +30,11 @@ mpi:
 demo: release
 	@tools/demo.sh $(KEDGE)
 
+# TORCH=OFF: without libtorch, and so without the tests of what needs gradients.
 test:
-	@tools/setup.sh build test torch
-	@grep -qs kedge-torch build/dev/build.ninja || cmake --preset dev -DKEDGE_TORCH=ON
+	@tools/setup.sh build test $(if $(filter OFF,$(TORCH)),,torch)
+	@if test "$(TORCH)" = OFF; then cmake --preset dev -DKEDGE_TORCH=OFF; \
+	else grep -qs kedge-torch build/dev/build.ninja || cmake --preset dev -DKEDGE_TORCH=ON; fi
 	@cmake --build build/dev -j $(JOBS)
 	@ctest --test-dir build/dev -j $(JOBS) --output-on-failure --no-tests=error
 

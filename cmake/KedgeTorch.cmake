@@ -19,8 +19,8 @@ message(STATUS "kedge-torch: with libtorch in ${torch_root}")
 
 add_library(kedge_libtorch INTERFACE)
 # After the system's folders: the wheel has headers of other libraries among its own, of another version (fmt).
-target_compile_options(kedge_libtorch INTERFACE "SHELL:-idirafter ${torch_root}/include"
-  "SHELL:-idirafter ${torch_root}/include/torch/csrc/api/include")
+target_compile_options(kedge_libtorch INTERFACE "SHELL:-idirafter \"${torch_root}/include\""
+  "SHELL:-idirafter \"${torch_root}/include/torch/csrc/api/include\"")
 # torch_cuda registers its kernels when it is loaded; no symbol of ours asks for it.
 set(torch_libraries ${torch_root}/lib/libtorch.so ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so)
 foreach(library torch_cuda c10_cuda)

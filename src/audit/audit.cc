@@ -133,6 +133,8 @@ void put(ByteWriter& to, const std::vector<LayerTrace>& layers) {
     to.put(layer.weights);
     to.put(layer.logits);
     to.put(layer.scores);
+    to.put(layer.errors);
+    to.put(layer.residual_norms);
   }
 }
 
@@ -142,6 +144,8 @@ void take(ByteReader& from, std::vector<LayerTrace>& layers) {
     layer.weights = from.take_list<float>();
     layer.logits = from.take_list<float>();
     layer.scores = from.take_list<float>();
+    layer.errors = from.take_list<float>();
+    layer.residual_norms = from.take_list<float>();
   }
 }
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include <fstream>
+#include <set>
+#include <type_traits>
 
 #include "base/json.h"
 #include "claims/method_keys.h"
@@ -157,6 +159,33 @@ TEST(AblationRecipes, OfTheRepositoryAreSound) {
   const AblationRecipe mechanism = read_ablation_recipe(root / "recipes/mechanism.toml");
   EXPECT_TRUE(mechanism.layers);
   for (const AblationMethodRecipe& method : mechanism.methods) EXPECT_FALSE(method.options.router_refit.value_or(false)) << method.name;
+}
+
+// Runs of equal settings are one run: what a key changes must be among them, but for the calibration data itself, which
+// is hashed apart.
+TEST(MethodKeys, EachChangesTheSettings) {
+  const std::set<std::string_view> of_the_data = {"calibration", "calibration-field", "nsamples", "seqlen"};
+  const auto plain = method_settings(QuantizeOptions{});
+  for (const MethodKey& key : method_keys()) {
+    QuantizeOptions options;
+    std::visit(
+        [](auto* field) {
+          using Field = std::remove_pointer_t<decltype(field)>;
+          if constexpr (std::is_same_v<Field, bool>) {
+            *field = !*field;
+          } else if constexpr (std::is_same_v<Field, std::optional<bool>>) {
+            *field = true;
+          } else if constexpr (std::is_arithmetic_v<Field>) {
+            *field += 1;
+          } else if constexpr (std::is_same_v<Field, std::string>) {
+            *field += "x";
+          } else {
+            field->emplace_back();
+          }
+        },
+        key.field(options));
+    EXPECT_EQ(method_settings(options) == plain, of_the_data.contains(key.name)) << key.name;
+  }
 }
 
 }  // namespace

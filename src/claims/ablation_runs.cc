@@ -130,6 +130,10 @@ void dry_run(const RunSpec& spec, const AblationRecipe& recipe, const AblationIn
   QuantizeOptions options = options_of(spec, recipe, inputs);
   options.dry_run = true;
   try {
+    if (tuners == nullptr && quantize_method_needs_torch(options.method)) {
+      throw Error(ErrorCode::unsupported, "it needs libtorch", "methods without gradients",
+                  "or kedge-torch, which \"make torch\" builds");
+    }
     quantize(options, tuners);
   } catch (const Error& error) {
     const AblationMethodRecipe& method = recipe.methods[spec.method];

@@ -96,6 +96,7 @@ const MethodKey* find_method_key(std::string_view name) noexcept {
 Json method_settings(const QuantizeOptions& options) {
   QuantizeOptions given = options, defaults;
   given.calibration = defaults.calibration;
+  given.calibration.balance = options.calibration.balance;  // how it is chosen is the method's matter
   Json out = Json::object();
   out["method"] = options.method;
   for (const MethodKey& key : kKeys) {

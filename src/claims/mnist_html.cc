@@ -147,7 +147,7 @@ HtmlTable experts_table(const Json& results) {
                   "by chance",
                   "p at most"};
   for (const Json& row : results.at("experts")) {
-    table.rows.push_back({row.at("variant").get<std::string>(), cell(row.at("least_load"), 100, 1),
+    table.rows.push_back({mnist_label(row.at("variant").get<std::string>()), cell(row.at("least_load"), 100, 1),
                           cell(row.at("most_load"), 100, 1), cell(row.at("load_entropy"), 1, 3),
                           cell(row.at("router_entropy"), 1, 3), cell(row.at("over_capacity_training"), 100, 2),
                           cell(row.at("over_capacity_test"), 100, 2), cell(row.at("mutual_information"), 1, 3),
@@ -162,8 +162,19 @@ HtmlTable observers_table(const Json& results) {
   table.header = {"network", "observer", "test accuracy %", "against fp32, points"};
   table.text_columns = 2;
   for (const Json& row : results.at("observers")) {
-    table.rows.push_back({row.at("variant").get<std::string>(), row.at("observer").get<std::string>(),
+    table.rows.push_back({mnist_label(row.at("variant").get<std::string>()), row.at("observer").get<std::string>(),
                           cell(row.at("test_accuracy"), 100, 2), cell(row.at("difference"), 100, 3)});
+  }
+  return table;
+}
+
+HtmlTable by_error_table(const Json& results) {
+  HtmlTable table;
+  table.caption = "Routing by reconstruction error against other networks";
+  table.header = {"against", "test accuracy, points", "test loss", "time at batch 64, times"};
+  for (const Json& row : results.at("by_error")) {
+    table.rows.push_back({mnist_label(row.at("baseline").get<std::string>()), cell(row.at("test_accuracy"), 100, 3),
+                          cell(row.at("test_loss"), 1, 4), cell(row.at("time"), 1, 2)});
   }
   return table;
 }
@@ -199,6 +210,7 @@ void add_experts(HtmlPage& page, const Json& results) {
   }
   page.plot("Digits by expert", "Test images.", digits_map(shown));
   page.table(experts_table(results));
+  if (!results.at("by_error").empty()) page.table(by_error_table(results));
 }
 
 }  // namespace

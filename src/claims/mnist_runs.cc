@@ -23,14 +23,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<MnistVariant, 4> kVariants{{
-    {"ffn", "ffn", 1, true},
-    {"moe", "moe", 1, true},
-    {"moe-unbalanced", "moe", 1, false},
-    {"moe-all", "moe", 4, true},
+constexpr std::array<MnistVariant, 6> kVariants{{
+    {"ffn", "dense", "ffn", 1, true},
+    {"moe", "MoE", "moe", 1, true},
+    {"moe-unbalanced", "MoE without balance loss", "moe", 1, false},
+    {"moe-all", "MoE, all experts", "moe", 4, true},
+    {"moe-two", "MoE, two experts", "moe", 2, true},
+    {"mcqsmoe", "MoE by error, two experts", "mcqsmoe", 2, true},
 }};
 constexpr std::int64_t kBatch = 64, kCalibrationImages = 1024;
-constexpr double kCapacityFactor = 1.25, kBalanceLoss = 0.01;
+constexpr double kCapacityFactor = 1.25, kBalanceLoss = 0.01, kReconstructionLoss = 0.1;
 constexpr int kPermutations = 999;
 
 TrainOptions train_options(const MnistReportOptions& options, const MnistRun& run) {
@@ -39,6 +41,7 @@ TrainOptions train_options(const MnistReportOptions& options, const MnistRun& ru
   out.out = mnist_model_folder(options, run, {"fp32", ""});
   out.batch_size = kBatch;
   out.balance_loss = run.variant->balance ? kBalanceLoss : 0;
+  out.reconstruction_loss = kReconstructionLoss;
   out.seed = run.seed;
   out.threads = 1;
   out.mnist.network = run.variant->network;
@@ -176,6 +179,18 @@ void quantize_form(const MnistReportOptions& options, const MnistRun& run, const
 
 std::span<const MnistVariant> mnist_variants() noexcept { return kVariants; }
 
+const MnistVariant* find_mnist_variant(std::string_view name) noexcept {
+  const auto* at =
+      std::find_if(kVariants.begin(), kVariants.end(), [&](const MnistVariant& v) { return v.name == name; });
+  return at == kVariants.end() ? nullptr : at;
+}
+
+std::string mnist_variant_names() {
+  std::string names;
+  for (const MnistVariant& variant : kVariants) names += (names.empty() ? "" : ", ") + std::string(variant.name);
+  return names;
+}
+
 std::vector<MnistForm> mnist_forms(const MnistVariant& variant) {
   std::vector<MnistForm> forms{{"fp32", ""}, {"w8a8-static", "min-max"}, {"w8a8-dynamic", ""}};
   if (!variant.balance || variant.top_k > 1) return forms;
@@ -197,6 +212,7 @@ Json mnist_run_config(const MnistReportOptions& options, const MnistRun& run, co
           {"network", run.variant->network},
           {"top_k", run.variant->top_k},
           {"balance_loss", run.variant->balance ? kBalanceLoss : 0.0},
+          {"reconstruction_loss", run.variant->by_error() ? kReconstructionLoss : 0.0},
           {"capacity_factor", kCapacityFactor},
           {"epochs", options.epochs},
           {"batch_size", kBatch},

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
@@ -18,12 +19,19 @@
 namespace kedge {
 
 struct MnistVariant {
-  const char* name;     ///< "ffn", "moe", "moe-unbalanced", "moe-all"
+  const char* name;     ///< "ffn", "moe", ...
+  const char* label;    ///< for people
   const char* network;  ///< of model/classifier.h
   std::int64_t top_k;
   bool balance;
+
+  bool routes() const noexcept { return std::string_view(network) != "ffn"; }
+  bool by_error() const noexcept { return std::string_view(network) == "mcqsmoe"; }
 };
 std::span<const MnistVariant> mnist_variants() noexcept;
+/// nullptr: there is none of this name.
+const MnistVariant* find_mnist_variant(std::string_view name) noexcept;
+std::string mnist_variant_names();  ///< "ffn, moe, ..."
 
 /// A network as it is stored: fp32, or a scheme with the observer of its static scales.
 struct MnistForm {

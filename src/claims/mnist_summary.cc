@@ -43,6 +43,12 @@ constexpr RowSpec kRows[] = {
     {"MoE, all experts, int8 dynamic", "moe-all", "w8a8-dynamic", ""},
     {"MoE without balance loss, fp32", "moe-unbalanced", "fp32", ""},
     {"MoE without balance loss, int8 static", "moe-unbalanced", "w8a8-static", ""},
+    {"MoE, two experts, fp32", "moe-two", "fp32", ""},
+    {"MoE, two experts, int8 static", "moe-two", "w8a8-static", ""},
+    {"MoE, two experts, int8 dynamic", "moe-two", "w8a8-dynamic", ""},
+    {"MoE by error, two experts, fp32", "mcqsmoe", "fp32", ""},
+    {"MoE by error, two experts, int8 static", "mcqsmoe", "w8a8-static", ""},
+    {"MoE by error, two experts, int8 dynamic", "mcqsmoe", "w8a8-dynamic", ""},
 };
 
 Json interval_json(const Interval& i) {
@@ -114,6 +120,10 @@ class Runs {
     for (const Json& line : first(variant).at("forms")) out.push_back(key_of(line));
     return out;
   }
+  /// Older records have fewer variants.
+  bool has(const std::string& variant) const {
+    return std::any_of(runs_.begin(), runs_.end(), [&](const Json& r) { return r.at("variant") == Json(variant); });
+  }
   const Json& first(const std::string& variant) const {
     const auto at =
         std::find_if(runs_.begin(), runs_.end(), [&](const Json& r) { return r.at("variant") == Json(variant); });
@@ -169,7 +179,7 @@ Json observers_json(const Runs& runs) {
 Json experts_json(const Runs& runs) {
   Json out = Json::array();
   for (const MnistVariant& variant : mnist_variants()) {
-    if (std::string(variant.network) != "moe") continue;
+    if (!variant.routes() || !runs.has(variant.name)) continue;
     const auto routing = [&](const char* key) {
       return interval_of(
           runs.run_values(variant.name, [&](const Json& r) { return r.at("routing").at(key).get<double>(); }));
@@ -200,6 +210,24 @@ Json experts_json(const Runs& runs) {
          {"mutual_information", information("nats")},
          {"null_mean", information("null_mean")},
          {"largest_p", *std::max_element(p.begin(), p.end())}});
+  }
+  return out;
+}
+
+/// Routing by reconstruction error against other networks, seed by seed; differences are its figure less theirs.
+Json by_error_json(const Runs& runs) {
+  constexpr const char* kByError = "mcqsmoe";
+  Json out = Json::array();
+  if (!runs.has(kByError)) return out;
+  for (const char* baseline : {"moe-two", "moe", "ffn"}) {
+    const auto difference = [&](const char* figure) {
+      return interval_of(minus(runs.form_values(kByError, "fp32", figure), runs.form_values(baseline, "fp32", figure)));
+    };
+    out.push_back(
+        {{"baseline", baseline},
+         {"test_accuracy", difference("test_accuracy")},
+         {"test_loss", difference("test_loss")},
+         {"time", ratio_of(runs.latency(kByError, "fp32", 64, "p50"), runs.latency(baseline, "fp32", 64, "p50"))}});
   }
   return out;
 }
@@ -374,7 +402,7 @@ class Claims {
 Json cost_json(const Runs& runs) {
   Json out = Json::array();
   for (const MnistVariant& variant : mnist_variants()) {
-    if (!variant.balance) continue;
+    if (!variant.balance || !runs.has(variant.name)) continue;
     const Json& run = runs.first(variant.name);
     const ClassifierSpec spec = mnist_spec(parse_network(variant.network), variant.top_k);
     out.push_back({{"variant", variant.name},
@@ -387,15 +415,23 @@ Json cost_json(const Runs& runs) {
 
 }  // namespace
 
+std::string mnist_label(const std::string& variant) {
+  const MnistVariant* found = find_mnist_variant(variant);
+  return found != nullptr ? found->label : variant;
+}
+
 Json summarize_mnist(const std::vector<Json>& runs, const std::vector<Json>& latencies) {
   const Runs records(runs, latencies);
   Json results;
   results["seeds"] = records.form_values("ffn", "fp32", "test_accuracy").size();
   results["rows"] = Json::array();
-  for (const RowSpec& row : kRows) results["rows"].push_back(row_json(row, records));
+  for (const RowSpec& row : kRows) {
+    if (records.has(row.variant)) results["rows"].push_back(row_json(row, records));
+  }
   results["claims"] = Claims(records).list();
   results["observers"] = observers_json(records);
   results["experts"] = experts_json(records);
+  results["by_error"] = by_error_json(records);
   results["cost"] = cost_json(records);
   results["shown"] = shown_json(records);
   results["confusion"] = {{"ffn", confusion_of(runs, "ffn")}, {"moe", confusion_of(runs, "moe")}};

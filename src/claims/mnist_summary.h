@@ -12,6 +12,9 @@ namespace kedge {
 nlohmann::ordered_json summarize_mnist(const std::vector<nlohmann::ordered_json>& runs,
                                        const std::vector<nlohmann::ordered_json>& latencies);
 
+/// For people, of MnistVariant's name; what is none stays.
+std::string mnist_label(const std::string& variant);
+
 /// The report's forms, from the whole record alone.
 std::string mnist_table(const nlohmann::ordered_json& record);
 std::string mnist_markdown(const nlohmann::ordered_json& record);

@@ -19,10 +19,12 @@ struct Effects {
   double unbalanced = 0.2;  ///< more for the busiest expert without balance loss
 };
 
+constexpr double kByErrorGain = 0.003;
+
 double accuracy_of(std::uint64_t seed) { return 0.985 + 0.0005 * static_cast<double>(seed); }
 
 Json run_of(const MnistVariant& variant, std::uint64_t seed, const Effects& effects) {
-  const bool moe = std::string(variant.network) == "moe";
+  const bool moe = variant.routes();
   Json forms = Json::array();
   for (const MnistForm& form : mnist_forms(variant)) {
     const bool fixed = form.scheme == "w8a8-static";
@@ -31,8 +33,8 @@ Json run_of(const MnistVariant& variant, std::uint64_t seed, const Effects& effe
                  {"bytes", form.scheme == "fp32"        ? 4000
                            : form.scheme == "w4a16-g32" ? 600
                                                         : 1000},
-                 {"test_accuracy",
-                  accuracy_of(seed) + (fixed && moe ? effects.static_moe + 1e-5 * static_cast<double>(seed) : 0)},
+                 {"test_accuracy", accuracy_of(seed) + (variant.by_error() ? kByErrorGain : 0) +
+                                       (fixed && moe ? effects.static_moe + 1e-5 * static_cast<double>(seed) : 0)},
                  {"train_accuracy", 0.999},
                  {"test_loss", 0.05 + (moe ? effects.moe_loss + 1e-4 * static_cast<double>(seed) : 0)}};
     if (moe) line["changed_selections"] = 0.01;
@@ -119,6 +121,12 @@ TEST(MnistSummary, MeansAndPairedDifferences) {
   EXPECT_TRUE(plain["difference"].is_null());
   EXPECT_EQ(summary["observers"].size(), 8u);
   EXPECT_EQ(summary["confusion"]["moe"][3][4], 4);
+  const Json& by_error = summary["by_error"];
+  ASSERT_EQ(by_error.size(), 3u);
+  EXPECT_EQ(by_error[0]["baseline"], "moe-two");
+  EXPECT_NEAR(by_error[0]["test_accuracy"]["mean"].get<double>(), kByErrorGain, 1e-12);
+  EXPECT_NEAR(by_error[2]["test_loss"]["mean"].get<double>(), -0.01 + 2.5e-4, 1e-12);
+  EXPECT_NEAR(by_error[1]["time"]["mean"].get<double>(), 2, 1e-9);
 }
 
 TEST(MnistSummary, VerdictsFollowTheIntervals) {

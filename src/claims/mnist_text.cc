@@ -83,12 +83,6 @@ std::string head(const Cells& cells, std::size_t text = 1) {
   return out + "\n";
 }
 
-std::string variant_name(const Json& variant) {
-  if (variant == Json("ffn")) return "dense";
-  if (variant == Json("moe")) return "MoE";
-  return variant == Json("moe-all") ? "MoE, all experts" : "MoE without balance loss";
-}
-
 std::string confusion_text(const Json& counts) {
   Cells header{"digit"};
   for (int d = 0; d < 10; ++d) header.push_back(std::to_string(d));
@@ -151,7 +145,7 @@ std::string experts_text(const Json& results) {
                                                "of the router", "over capacity, training %", "over capacity, test %",
                                                "I(expert; digit), nats", "by chance", "p at most"});
   for (const Json& row : results.at("experts")) {
-    out += line({variant_name(row.at("variant")), scaled(row.at("least_load"), 100, 1),
+    out += line({mnist_label(row.at("variant").get<std::string>()), scaled(row.at("least_load"), 100, 1),
                  scaled(row.at("most_load"), 100, 1), scaled(row.at("load_entropy"), 1, 3),
                  scaled(row.at("router_entropy"), 1, 3), scaled(row.at("over_capacity_training"), 100, 2),
                  scaled(row.at("over_capacity_test"), 100, 2), scaled(row.at("mutual_information"), 1, 3),
@@ -180,19 +174,34 @@ std::string observers_text(const Json& results) {
   std::string out = "\n## Observers of static scales\n\n" +
                     head({"network", "observer", "test accuracy %", "against fp32, points"}, 2);
   for (const Json& row : results.at("observers")) {
-    out += line({variant_name(row.at("variant")), row.at("observer").get<std::string>(),
+    out += line({mnist_label(row.at("variant").get<std::string>()), row.at("observer").get<std::string>(),
                  scaled(row.at("test_accuracy"), 100, 2), signed_points(row.at("difference"))});
   }
   return out;
+}
+
+std::string by_error_text(const Json& results) {
+  if (!results.contains("by_error") || results.at("by_error").empty()) return {};
+  std::string out = "\n## Routing by reconstruction error\n\n" +
+                    head({"against", "test accuracy, points", "test loss", "time at batch 64, times"});
+  for (const Json& row : results.at("by_error")) {
+    out += line({mnist_label(row.at("baseline").get<std::string>()), signed_points(row.at("test_accuracy")),
+                 scaled(row.at("test_loss"), 1, 4), scaled(row.at("time"), 1, 2)});
+  }
+  return out +
+         "\nAn image goes to the two experts whose linear autoencoders (256-32, tied) give it back best. Its figures "
+         "less\n"
+         "the other network's, or over them, fp32, paired by seed.\n";
 }
 
 std::string cost_text(const Json& results) {
   std::string out =
       "\n## What an image costs\n\n" + head({"network", "parameters", "of them used", "multiplications and additions"});
   for (const Json& row : results.at("cost")) {
-    out += line({variant_name(row.at("variant")), format_count(row.at("parameters").get<std::int64_t>()),
-                 format_count(row.at("active_parameters").get<std::int64_t>()),
-                 format_count(row.at("flops").get<std::int64_t>())});
+    out +=
+        line({mnist_label(row.at("variant").get<std::string>()), format_count(row.at("parameters").get<std::int64_t>()),
+              format_count(row.at("active_parameters").get<std::int64_t>()),
+              format_count(row.at("flops").get<std::int64_t>())});
   }
   return out;
 }
@@ -224,8 +233,8 @@ std::string mnist_markdown(const Json& record) {
       "\n\"Against fp32\" is the paired difference in test accuracy, \"faster\" the ratio of medians at batch 64. "
       "Sizes are\n"
       "those of `model.safetensors`, 1 KB = 1000 bytes.\n";
-  out +=
-      paper_rows(results) + claims_text(results) + observers_text(results) + experts_text(results) + cost_text(results);
+  out += paper_rows(results) + claims_text(results) + observers_text(results) + experts_text(results) +
+         by_error_text(results) + cost_text(results);
   out += "\n## Confusion\n\nTest images of all seeds, rows: the digit, columns: the answer.\n\nDense, fp32:\n\n" +
          confusion_text(results.at("confusion").at("ffn")) + "\nMoE, fp32:\n\n" +
          confusion_text(results.at("confusion").at("moe"));

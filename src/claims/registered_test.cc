@@ -46,7 +46,9 @@ TEST(Registered, PublishedVerdictsAreTheCommittedRun) {
     EXPECT_EQ(parse_claim(read_file(file), file).sha256, row["sha256"]) << file << " was edited after the run";
     published.insert(row["name"]);
   }
-  EXPECT_GT(published.size(), 40u);
+  std::set<std::string> registered;
+  for (const Claim& claim : read_claims(kClaims)) registered.insert(claim.name);
+  EXPECT_EQ(published, registered);
 }
 
 }  // namespace

@@ -120,15 +120,14 @@ class Run {
   }
 
  private:
-  // Of this run and of this text; others are measured again.
+  // Of this run and of this text; others are measured again, and what was missing may be there now.
   bool has_record(const Claim& claim) const {
     const fs::path file = options_.out / "records" / (claim.name + ".json");
     std::error_code ignored;
     if (!fs::exists(file, ignored)) return false;
     try {
       const ClaimRecord record = parse_record(read_json(file), file.string());
-      return record.run_id == protocol_.run_id && record.claim_sha256 == claim.sha256 &&
-             (record.ran || record.missing_subject);
+      return record.run_id == protocol_.run_id && record.claim_sha256 == claim.sha256 && record.ran;
     } catch (const Error&) {
       return false;
     }
@@ -188,6 +187,8 @@ class Run {
                     "run the same command with --resume to go on");
       }
       reason = error.what();
+    } catch (const std::exception& error) {
+      reason = std::string("a bug in kedge: ") + error.what();
     }
     for (const TrackJob& job : jobs) {
       if (done.contains(job.claim)) continue;

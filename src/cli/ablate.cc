@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/torch_binary.h"
 
 namespace kedge::cli {
 namespace {
@@ -32,6 +33,9 @@ constexpr Flag kFlags[] = {
      .fallback = "false",
      .help = "notes, progress and warnings of each run as they come"},
 };
+
+// Methods that tune by gradients run there; the recipe is read later.
+Needs needs_of(const Arguments&) { return torch_binary_is_there() ? Needs::torch : Needs::nothing; }
 
 int run_ablate(const Arguments& arguments) {
   AblateOptions options;
@@ -62,6 +66,7 @@ constinit const Command ablate_command{
     .details =
         "Each run quantizes and audits one model with one method, scheme and seed, and leaves one JSON record; a run "
         "that is on record is never done twice. Differences to the baseline are paired by seed and have 95 % "
-        "intervals."};
+        "intervals. Methods that tune by gradients need kedge-torch, which is what runs where it stands beside kedge.",
+    .needs_with = needs_of};
 
 }  // namespace kedge::cli

@@ -120,6 +120,8 @@ bool Arguments::is_root() const noexcept { return ranks_ == nullptr || ranks_->i
 
 bool Arguments::given(std::string_view name) const { return values_.contains(name); }
 
+bool Arguments::on_command_line(std::string_view name) const { return on_command_line_.contains(name); }
+
 bool Arguments::flag(std::string_view name) const {
   bool value = false;
   KEDGE_CHECK(parse_bool(text(name), value));
@@ -173,6 +175,7 @@ void Arguments::set(const Flag& flag, std::vector<std::string> values, const std
   const bool repeats = flag.type == FlagType::list || flag.type == FlagType::paths;
   if (!repeats && values.size() > 1) throw Error(ErrorCode::usage, spelling + " is given more than once");
   values_[flag.name] = std::move(values);
+  if (spelling == std::string("--") + flag.name) on_command_line_.insert(flag.name);
 }
 
 RuntimeOptions runtime_options(const Arguments& arguments) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -86,6 +87,8 @@ class Arguments {
 
   const Command& command() const noexcept { return *command_; }
   bool given(std::string_view name) const;
+  /// Not where the environment has it, whose variables are for all commands.
+  bool on_command_line(std::string_view name) const;
   bool flag(std::string_view name) const;
   std::int64_t integer(std::string_view name) const;
   double number(std::string_view name) const;
@@ -111,6 +114,7 @@ class Arguments {
   const TorchPart* torch_ = nullptr;
   Communicator* ranks_ = nullptr;
   std::map<std::string, std::vector<std::string>, std::less<>> values_;
+  std::set<std::string, std::less<>> on_command_line_;
 };
 
 /// The four fields that every command which runs a model has.

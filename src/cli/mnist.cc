@@ -81,7 +81,7 @@ constinit const Command mnist_command{
     .example = "kedge mnist report --data mnist --out mnist-out",
     .run = run_mnist,
     .details =
-        "Runs in kedge-torch. Four networks per seed, each in fp32 and quantized; every run leaves one JSON record, "
+        "Runs in kedge-torch. Six networks per seed, each in fp32 and quantized; every run leaves one JSON record, "
         "and "
         "one that is on record is not done again with --resume. Static scales come from training images alone.",
     .needs_with = needs_of};

@@ -434,7 +434,7 @@ int run_quantize(const Arguments& arguments) {
 
 constinit const Command quantize_command{
     .name = "quantize",
-    .summary = "Quantize a checkpoint to a compressed-tensors directory that kedge, vLLM and transformers open",
+    .summary = "Quantize a checkpoint to a compressed-tensors directory that kedge and transformers open",
     .positionals = kPositionals,
     .flags = kFlags,
     .common = kPlainFlags,
@@ -443,7 +443,8 @@ constinit const Command quantize_command{
     .details =
         "Attention, MLP and expert matrices are quantized; routers, norms, embeddings and lm_head stay as they "
         "are. One layer is in memory at a time. A run that was stopped leaves DST.partial; the same command "
-        "resumes it and gives the bytes of an undisturbed run. Methods that tune by gradients run in kedge-torch. SRC may "
+        "resumes it and gives the bytes of an undisturbed run. Methods that tune by gradients run in kedge-torch. SRC "
+        "may "
         "be a classifier that kedge train mnist made: all its matrices but the router's are rounded to nearest.",
     .needs_with = needs_of,
     .recipe_flag = "recipe"};

@@ -113,7 +113,7 @@ constexpr Flag kFlags[] = {
      .help = "of adamw",
      .minimum = 0,
      .maximum = 0.999999},
-    {.name = "eps", .type = FlagType::number, .fallback = "1e-8", .help = "of adamw", .minimum = 0, .maximum = 1},
+    {.name = "eps", .type = FlagType::number, .fallback = "1e-8", .help = "of adamw", .minimum = 1e-30, .maximum = 1},
     {.name = "momentum",
      .type = FlagType::number,
      .fallback = "0.95",
@@ -249,9 +249,19 @@ constexpr std::size_t kFirstMnistFlag = 7;
 constexpr std::string_view kSubspacesFlags[] = {
     "config",  "out",  "steps",     "batch-size",  "lr", "balance-loss", "reconstruction-loss",
     "threads", "seed", "data-seed", "routing-seed"};
+// Flags of "mnist" that not every network reads.
+struct NetworkFlag {
+  std::string_view name;
+  bool moe, mcqsmoe;
+};
+constexpr NetworkFlag kNetworkFlags[] = {{"balance-loss", true, true},
+                                         {"top-k", true, true},
+                                         {"capacity-factor", true, true},
+                                         {"noisy-gating", true, false},
+                                         {"reconstruction-loss", false, true}};
 constexpr std::int64_t kMnistBatch = 64;
 
-/// Error(usage) for a flag that is given and says nothing to this kind.
+/// Error(usage) for a flag that says nothing to this kind. Not for what the environment has: it is for all commands.
 void check_flags(const Arguments& arguments, const std::string& kind) {
   const bool mnist = kind == "mnist", subspaces = kind == "subspaces";
   const std::span<const std::string_view> known = kMnistFlags, own = known.subspan(kFirstMnistFlag);
@@ -260,15 +270,16 @@ void check_flags(const Arguments& arguments, const std::string& kind) {
       return std::find(names.begin(), names.end(), flag.name) != names.end();
     };
     const bool says_something = subspaces ? in(kSubspacesFlags) : mnist ? in(known) : !in(own);
-    if (!arguments.given(flag.name) || says_something) continue;
+    if (!arguments.on_command_line(flag.name) || says_something) continue;
     throw Error(ErrorCode::usage, fmt::format("--{} says nothing to train {}", flag.name, kind), "", "leave it out");
   }
   if (!mnist) return;
-  const bool by_error = arguments.text("model") == "mcqsmoe";
-  const std::string other = by_error ? "noisy-gating" : "reconstruction-loss";
-  if (!arguments.given(other)) return;
-  throw Error(ErrorCode::usage, fmt::format("--{} says nothing to --model {}", other, arguments.text("model")), "",
-              "leave it out");
+  const std::string model = arguments.text("model");
+  for (const NetworkFlag& row : kNetworkFlags) {
+    const bool read = (model == "moe" && row.moe) || (model == "mcqsmoe" && row.mcqsmoe);
+    if (read || !arguments.on_command_line(row.name)) continue;
+    throw Error(ErrorCode::usage, fmt::format("--{} says nothing to --model {}", row.name, model), "", "leave it out");
+  }
 }
 
 /// One expert's softmin weight is 1 whatever its error, so by error the task says nothing to the router with one.
@@ -399,8 +410,11 @@ constinit const Command train_command{
         "Runs in kedge-torch. The text is cut into sequences of --seqlen tokens. A run that was stopped, by Ctrl-C or "
         "a "
         "kill, goes on with the same command from its newest checkpoint, as if it had not been stopped. mnist takes "
-        "a minute and reads the flags whose help says so, --out, --batch-size, --lr, --balance-loss, --seed and "
-        "--threads (0: one). subspaces takes seconds: as many subspaces as the config has experts, which must be "
+        "a minute and reads the flags whose help says so, --out, --batch-size, --lr, --balance-loss, "
+        "--reconstruction-loss, --seed and --threads (0: one). subspaces takes seconds and reads --config, --out, "
+        "--steps, "
+        "--batch-size, --lr, --balance-loss, --reconstruction-loss, --threads and the seeds: as many subspaces as the "
+        "config has experts, which must be "
         "autoencoders (expert_output reconstruction); the share of vectors that go to their owner's expert is printed. "
         "Started by mpirun, the ranks share the sequences of each step of lm.",
     .needs_with = needs_of,

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/result.h"
 #include "cli/torch_binary.h"
 #include "kedge/error.h"
 
@@ -80,7 +82,12 @@ int run_verify(const Arguments& arguments) {
     const auto bundles = arguments.paths("compare");
     if (bundles.size() != 2) throw Error(ErrorCode::usage, "--compare names other than two bundles", "--compare A B");
     const auto changes = compare_bundles(bundles[0], bundles[1]);
-    print(arguments.flag("json") ? compare_json(changes) : compare_text(changes));
+    if (!arguments.flag("json")) {
+      print(compare_text(changes));
+      return 0;
+    }
+    const Json config = {{"bundles", Json::array({bundles[0].string(), bundles[1].string()})}};
+    print(result_json("kedge.verify-compare/1", {}, 1, config, {{"changes", Json::parse(compare_json(changes))}}));
     return 0;
   }
   const bool allow_not_run = arguments.flag("allow-not-run");
@@ -112,7 +119,7 @@ constinit const Command verify_command{
     .positionals = kPositionals,
     .flags = kFlags,
     .common = kComputeFlags,
-    .example = "kedge verify claims --profile quick --out evidence",
+    .example = "kedge verify claims --profile quick --allow-not-run --out evidence",
     .run = run_verify,
     .details =
         "Each claim says before the run what is measured, how often, by which test, and what would refute it; the "

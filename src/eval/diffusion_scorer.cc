@@ -127,7 +127,9 @@ RequestScore DiffusionScorer::Impl::score(const ScoreRequest& request) {
   const auto fitting = static_cast<std::size_t>(
       std::max<std::int64_t>(1, std::min(kMaxRows, kLogitBytes / row_bytes) / length));
   if (states.empty() || states.front().capacity() < length) states.clear();
-  while (states.size() < std::min(fitting, all.size())) states.emplace_back(model.model.spec(), length);
+  // One capacity for all: a shorter request's states must serve the next, longer one.
+  const std::int64_t capacity = states.empty() ? length : states.front().capacity();
+  while (states.size() < std::min(fitting, all.size())) states.emplace_back(model.model.spec(), capacity);
 
   const std::size_t answer_begin = all.front().tokens.size() - request.continuation.size();
   RequestScore out;

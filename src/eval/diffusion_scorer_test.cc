@@ -73,6 +73,22 @@ std::vector<RequestScore> scores_of(const LoadedModel& model, const std::vector<
   return out;
 }
 
+// Each request alone, and after longer and shorter ones.
+TEST(DiffusionScorer, LengthsInAnyOrder) {
+  const Model files(/*deaf=*/true);
+  ThreadPool threads(2);
+  const LoadedModel model = files.load(threads);
+  Rng rng(12);
+  std::vector<ScoreRequest> requests;
+  for (const std::int64_t length : {150, 60, 80, 20, 150}) {
+    requests.push_back({random_tokens(rng, length - 4), random_tokens(rng, 4)});
+  }
+  const std::vector<RequestScore> together = scores_of(model, requests, 24);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(together[i].loglikelihood, scores_of(model, {requests[i]}, 24)[0].loglikelihood) << i;
+  }
+}
+
 TEST(DiffusionScorer, BoundIsTheLikelihoodWhereContextSaysNothing) {
   const Model files(/*deaf=*/true);
   ThreadPool threads(2);

@@ -139,6 +139,27 @@ TEST(ChatTemplate, BoundsWhatATemplateCosts) {
              for (int i = 0; i < 5000; ++i) s += "{% if 1 %}";
              return s;
            }(),
+           "{{ 'a' | map('map'" +
+               [] {
+                 std::string s;
+                 for (int i = 0; i < 5000; ++i) s += ", 'map'";
+                 return s;
+               }() +
+               ") }}",
+           // Mappings whose keys stand in another order, compared again and again.
+           [] {
+             std::string up, down;
+             for (int i = 0; i < 1000; ++i) {
+               up += std::to_string(i) + ":0,";
+               down = std::to_string(i) + ":0," + down;
+             }
+             return "{% set a = {" + up + "} %}{% set b = {" + down +
+                    "} %}{% for i in range(99999) %}{% if a == b %}{% endif %}{% endfor %}";
+           }(),
+           std::string("{% set l = ['b'] * 40000 %}{% for i in range(99999) %}{% if 'a'.startswith(l) %}{% endif %}{% "
+                       "endfor %}"),
+           std::string("{{ range(100) | tojson(separators=('x' * 500000, ':')) }}"),
+           std::string("{% set a = [0] * 900000 %}"),
        }) {
     EXPECT_THROW(ChatTemplate::parse(source, "test", {}, limits).render(hello), Error) << source.substr(0, 200);
   }

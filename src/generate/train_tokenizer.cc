@@ -129,7 +129,9 @@ Json tokenizer_json(const TrainTokenizerOptions& options, const TrainedBpe& bpe)
                      {"normalized", false},
                      {"special", true}});
   }
-  for (std::size_t id = 0; id < bpe.vocab.size(); ++id) vocab[bpe.vocab[id]] = id;
+  // Each token once; operator[] would look through all earlier ones.
+  auto& members = static_cast<Json::object_t::Container&>(vocab.get_ref<Json::object_t&>());
+  for (std::size_t id = 0; id < bpe.vocab.size(); ++id) members.emplace_back(bpe.vocab[id], id);
   for (const auto& [left, right] : bpe.merges) merges.push_back({left, right});
   return {{"version", "1.0"},
           {"truncation", nullptr},

@@ -201,6 +201,25 @@ TEST(Config, ErrorsNameTheKey) {
   }
 }
 
+// transformers would take the older key, and with it another theta: neither is taken in silence.
+TEST(Config, TwoFormsOfRopeMustAgree) {
+  Json config = golden_config("olmoe");
+  config["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 5e5}};
+  const ModelSpec one = spec_of(config);
+  config["rope_scaling"] = {{"rope_type", "default"}};
+  EXPECT_EQ(std::get<Attention>(spec_of(config).blocks[0].mixer).rope, std::get<Attention>(one.blocks[0].mixer).rope);
+  config["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 4}, {"original_max_position_embeddings", 64}};
+  EXPECT_NE(failure(config, ErrorCode::unsupported).find("rope_scaling"), std::string::npos);
+}
+
+TEST(Config, WindowsAreForCausalAttention) {
+  Json config = golden_config("mixtral");
+  config["sliding_window"] = 16, config["use_sliding_window"] = false;
+  EXPECT_EQ(std::get<Attention>(spec_of(config).blocks[0].mixer).sliding_window, 16);
+  config["mask_token_id"] = 5;
+  EXPECT_NE(failure(config, ErrorCode::unsupported).find("sliding_window"), std::string::npos);
+}
+
 TEST(Config, AnyValueOfAnyKeyIsReadOrRefused) {
   const Json values[] = {nullptr,
                          true,

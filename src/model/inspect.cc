@@ -51,18 +51,21 @@ std::optional<Stored> stored_stack(const Checkpoint& checkpoint, const LinearRef
 Stored stored_form(const Checkpoint& checkpoint, const LinearRef& linear, const TensorMap& tensors,
                    std::set<std::string, std::less<>>& seen) {
   if (const std::optional<Stored> stack = stored_stack(checkpoint, linear, tensors, seen)) return *stack;
-  const std::string prefix = linear.module + ".weight";
   std::uint64_t bytes = 0;
-  for (auto at = tensors.lower_bound(prefix); at != tensors.end() && at->first.starts_with(prefix); ++at) {
-    seen.insert(at->first);
-    bytes += at->second->end - at->second->begin;
+  for (const std::string& name : {linear.module, linear.canonical}) {  // in load_linear's order
+    const std::string prefix = name + ".weight";
+    for (auto at = tensors.lower_bound(prefix); at != tensors.end() && at->first.starts_with(prefix); ++at) {
+      seen.insert(at->first);
+      bytes += at->second->end - at->second->begin;
+    }
+    if (bytes > 0) break;
   }
   if (const auto args = checkpoint.quant_args(linear.module)) return {scheme_name(*args), bytes};
   const WeightData data = load_linear(checkpoint, linear);
   if (const auto* quantized = std::get_if<QuantTensor>(&data)) return {scheme_name(quantized->args), bytes};
   const auto& view = std::get<TensorView>(data);
   if (bytes == 0) {  // a slice of a tensor that holds all experts
-    const std::string name = linear.module.substr(0, linear.module.rfind(".experts.")) + ".experts.";
+    const std::string name = linear.canonical.substr(0, linear.canonical.rfind(".experts.")) + ".experts.";
     for (auto at = tensors.lower_bound(name); at != tensors.end() && at->first.starts_with(name); ++at) {
       if (at->second->shape.size() == 3) seen.insert(at->first);
     }

@@ -65,7 +65,11 @@ struct Document {
   bool chat = false;
 };
 
-std::string rendered(const Json& messages, const Json& line, const std::string& where, const ChatTemplate* chat) {
+using ChatTemplateSource = std::function<const ChatTemplate*()>;
+
+std::string rendered(const Json& messages, const Json& line, const std::string& where,
+                     const ChatTemplateSource& source) {
+  const ChatTemplate* chat = source();
   if (chat == nullptr) {
     throw Error(ErrorCode::unsupported, where + " has chat messages, and the model has no chat template",
                 "a chat_template in tokenizer_config.json, or chat_template.jinja",
@@ -81,7 +85,7 @@ std::string rendered(const Json& messages, const Json& line, const std::string& 
 }
 
 Document document_of_line(std::string_view line, const std::string& where, const std::string& field,
-                          const ChatTemplate* chat) {
+                          const ChatTemplateSource& chat) {
   const Json object = parse_json(line, where);
   if (!object.is_object()) throw Error(ErrorCode::bad_file, where + " is no JSON object", "one object per line");
   const auto member = object.find(field);
@@ -130,7 +134,7 @@ class Packer {
 };
 
 void read_json_lines(const std::string& text, const std::filesystem::path& file, const std::string& field,
-                     const ChatTemplate* chat, Packer& packer) {
+                     const ChatTemplateSource& chat, Packer& packer) {
   std::int64_t documents = 0;
   for_each_line(text, [&](std::string_view line, std::int64_t number) {
     if (line.find_first_not_of(" \t") == std::string_view::npos) return;
@@ -143,7 +147,7 @@ void read_json_lines(const std::string& text, const std::filesystem::path& file,
   }
 }
 
-void read_sources(const CalibrationOptions& options, const ChatTemplate* chat, Packer& packer) {
+void read_sources(const CalibrationOptions& options, const ChatTemplateSource& chat, Packer& packer) {
   if (options.files.empty()) {
     packer.start_source("bundled");
     packer.add_document(bundled_calibration_text(), false);

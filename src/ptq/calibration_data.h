@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string>
@@ -33,7 +34,9 @@ inline constexpr std::int64_t default_calibration_seqlen = 2048;
 struct CalibrationModel {
   std::int64_t max_position_embeddings = 0;
   std::int64_t vocab_size = 0;
-  const ChatTemplate* chat_template = nullptr;  ///< null: the model has none
+  /// Called at the first chat: a template that kedge cannot read matters to chats alone. Null result: the model has
+  /// none.
+  std::function<const ChatTemplate*()> chat_template = [] { return nullptr; };
 };
 
 struct CalibrationSource {

@@ -122,7 +122,7 @@ TEST_F(Calibration, RendersMessages) {
   const ChatTemplate chat = ChatTemplate::parse(
       "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}{{ tools | tojson }}", "test",
       {{"eos_token", "<|endoftext|>"}});
-  model_.chat_template = &chat;
+  model_.chat_template = [&] { return &chat; };
   const auto a =
       file("a.jsonl",
            "{\"chat\": [{\"role\": \"user\", \"content\": \"one\"}], \"tools\": [1]}\n{\"chat\": \"plain\"}\n"
@@ -140,7 +140,7 @@ TEST_F(Calibration, ComplainsAboutMessages) {
   const auto a = file("a.jsonl", "{\"text\": \"x\"}\n{\"text\": [{\"role\": \"user\", \"content\": \"one\"}]}\n");
   expect_error({.files = {a}}, ErrorCode::unsupported, "a.jsonl, line 2, has chat messages, and the model has no chat");
   const ChatTemplate chat = ChatTemplate::parse("{{ raise_exception('only systems') }}", "test");
-  model_.chat_template = &chat;
+  model_.chat_template = [&] { return &chat; };
   expect_error({.files = {a}}, ErrorCode::usage,
                "a.jsonl, line 2, cannot be rendered: test, line 1: the chat template");
   expect_error({.files = {file("b.jsonl", "{\"text\": [1]}")}}, ErrorCode::usage,

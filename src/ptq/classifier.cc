@@ -37,6 +37,7 @@ void check_options(const QuantizeOptions& o) {
   if (o.method != "auto" && o.method != "rtn") refuse("the method " + o.method, "rtn");
   if (!o.overrides.empty()) refuse("override", "one scheme for all matrices but the router");
   if (o.target_bits > 0) refuse("target_bits", "a scheme");
+  if (parse_scheme(o.scheme).anchor) refuse("the scheme " + o.scheme, "one without an anchor");
   if (o.dry_run) refuse("dry_run", "a destination");
   if (o.router_refit == true || o.act_order == true || !o.scale_search.empty()) {
     refuse("router_refit, act_order or scale_search", "round to nearest");
@@ -278,7 +279,7 @@ void write(const Job& job, const std::string& source_hash, QuantizeReport& repor
   }
   const std::string plan = source_hash + report.recipe_hash + version() + Json(job.scales.by_module).dump();
   CheckpointWriter writer(job.options.destination, {shard}, sha256_hex(plan));
-  writer.write_shard(0, [&](const SafetensorsWriter::Entry& entry, const CheckpointWriter::Sink& sink) {
+  const auto produce = [&](const SafetensorsWriter::Entry& entry, const CheckpointWriter::Sink& sink) {
     const auto [module, suffix] = split_name(entry.name);
     const auto at = job.quantized.find(module);
     if (at == job.quantized.end() || suffix == ".bias") {
@@ -288,7 +289,8 @@ void write(const Job& job, const std::string& source_hash, QuantizeReport& repor
     const std::vector<std::byte> bytes = is_int(job.scheme) ? compressed_tensors::int_serialize(at->second, suffix)
                                                             : compressed_tensors::serialize(at->second, suffix);
     sink(bytes.data(), bytes.size());
-  });
+  };
+  if (!writer.is_done(0)) writer.write_shard(0, produce);  // done: by a run that was stopped after it
   Json config = job.checkpoint.config();
   config["quantization_config"] = quantization_config_of(job);
   writer.write_file("config.json", config.dump(2) + "\n");

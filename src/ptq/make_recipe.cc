@@ -1,7 +1,10 @@
 #include "ptq/make_recipe.h"
 
 #include <optional>
+#include <string_view>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "kedge/error.h"
 #include "ptq/methods.h"
@@ -59,6 +62,15 @@ TuneParameters tune_parameters(const QuantizeOptions& options) {
   return tune;
 }
 
+/// Methods whose scales are their own matter.
+void check_scale_search(const QuantizeOptions& options) {
+  const QuantMethod& method = method_of(options);
+  const bool own = method.needs == MethodNeeds::torch || std::string_view(method.name) == "rtn-mse";
+  if (!own || options.scale_search.empty()) return;
+  throw Error(ErrorCode::usage, fmt::format("the method {} finds its scales by itself", method.name),
+              "no --scale-search", "leave it out");
+}
+
 void check_anchor(const QuantizeOptions& options, const QuantScheme& scheme) {
   if (!scheme.anchor) return;
   if (!method_of(options).anchored) {
@@ -88,6 +100,7 @@ Recipe make_recipe(const QuantizeOptions& options) {
     throw Error(ErrorCode::usage, "the method kedge has no other order of columns", "act-order on, or left out",
                 "choose --method gptaq for columns as they stand");
   }
+  check_scale_search(options);
   recipe.parameters = method_parameters(options);
   recipe.refit.enabled = options.router_refit.value_or(method_of(options).shaped);
   recipe.refit.ridge = options.refit_ridge;

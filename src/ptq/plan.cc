@@ -50,8 +50,9 @@ std::string weight_name(const LinearRef& linear) { return linear.module + ".weig
 // Source tensors that this linear's weight comes from: its own, or a fused one of all experts.
 void mark_consumed(const Checkpoint& checkpoint, const LinearRef& linear,
                    std::set<std::string, std::less<>>& consumed) {
-  if (checkpoint.has(weight_name(linear))) {
-    consumed.insert(weight_name(linear));
+  for (const std::string& name : {linear.module, linear.canonical}) {  // in load_linear's order
+    if (!checkpoint.has(name + ".weight")) continue;
+    consumed.insert(name + ".weight");
     return;
   }
   for (const std::string& name : {linear.module, linear.canonical}) {
@@ -129,7 +130,7 @@ void make_stacks(QuantPlan& plan, const ModelSpec& spec) {
     stack.modules.push_back(i);
   }
   for (const PlannedStack& stack : plan.stacks) {
-    const std::int64_t experts = spec.moe(stack.layer).router.num_experts;
+    const std::int64_t experts = spec.router(stack.layer).num_experts;
     if (stack.shape.experts == experts) continue;
     throw Error(ErrorCode::usage,
                 "the overrides leave " + std::to_string(stack.shape.experts) + " of " + std::to_string(experts) +

@@ -94,7 +94,7 @@ std::string plan_hash(const QuantPlan& plan, const std::string& source_hash, con
                       const CalibrationData* data) {
   Sha256 hash;
   hash.update(source_hash + "\n" + recipe.hash() + "\n" + version() + "\n");
-  if (data != nullptr) hash.update(data->ids_hash + "\n");
+  if (data != nullptr) hash.update(fmt::format("{} {}\n", data->ids_hash, data->seed));
   for (const ShardPlan& shard : plan.shards) {
     for (const auto& entry : shard.entries) {
       hash.update(fmt::format("{} {} {}\n", entry.name, dtype_name(entry.dtype), shape_string(entry.shape)));
@@ -111,14 +111,18 @@ std::optional<CalibrationData> calibration_data(const QuantizeOptions& options, 
                                                 const Checkpoint& checkpoint, ThreadPool& threads) {
   if (!recipe.calibrated()) return std::nullopt;
   const ModelSpec spec = model_spec(checkpoint);
-  const std::optional<ChatTemplate> chat = ChatTemplate::open(options.source);
+  std::optional<std::optional<ChatTemplate>> chat;  // read at the first chat
+  const auto chat_template = [&]() -> const ChatTemplate* {
+    if (!chat) chat.emplace(ChatTemplate::open(options.source));
+    return *chat ? &**chat : nullptr;
+  };
   spec.require_causal("calibration follows next-token predictions");
   if (spec.routes_by_error()) {
     throw Error(ErrorCode::unsupported,
                 spec.model_type + " has layers routed by reconstruction error, which no calibrated method knows",
                 "a method without calibration", "give --method rtn or rtn-mse");
   }
-  const CalibrationModel model{spec.max_position_embeddings, spec.vocab_size, chat ? &*chat : nullptr};
+  const CalibrationModel model{spec.max_position_embeddings, spec.vocab_size, chat_template};
   const Tokenizer tokenizer = Tokenizer::open(options.source);
   CalibrationOptions wanted = options.calibration;
   if (!wanted.balance) return read_calibration(wanted, tokenizer, model);

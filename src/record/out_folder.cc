@@ -1,5 +1,7 @@
 #include "record/out_folder.h"
 
+#include <unistd.h>
+
 #include <system_error>
 #include <utility>
 
@@ -22,13 +24,12 @@ void require_free(const std::filesystem::path& folder, const std::vector<std::st
 
 OutFolder::OutFolder(std::filesystem::path folder) : folder_(std::move(folder)) {
   std::error_code error;
-  std::filesystem::create_directories(folder_, error);
+  made_ = std::filesystem::create_directories(folder_, error);
   if (error) throw Error(ErrorCode::io, "cannot make the folder " + folder_.string() + ": " + error.message());
 }
 
 OutFolder::~OutFolder() {
-  std::error_code not_empty;
-  std::filesystem::remove(folder_, not_empty);
+  if (made_) ::rmdir(folder_.c_str());  // fails where it holds something
 }
 
 }  // namespace kedge

@@ -10,8 +10,8 @@ namespace kedge {
 /// Error(exists) when one of the files is in the folder and overwrite is not set; Error(exists) when the folder's name
 /// is a file's.
 void require_free(const std::filesystem::path& folder, const std::vector<std::string>& files, bool overwrite);
-/// A folder to write into, made with all its parents where it is not there; it is removed again when it is still empty
-/// at the end. Error(io).
+/// A folder to write into, made with all its parents where it is not there; one that was made is removed again when it
+/// is still empty at the end. Error(io).
 class OutFolder {
  public:
   explicit OutFolder(std::filesystem::path folder);
@@ -21,6 +21,7 @@ class OutFolder {
 
  private:
   std::filesystem::path folder_;
+  bool made_ = false;
 };
 
 }  // namespace kedge

@@ -11,6 +11,7 @@
 #include "base/version.h"
 #include "kedge/error.h"
 #include "record/envelope.h"
+#include "record/out_folder.h"
 
 namespace kedge {
 namespace {
@@ -79,6 +80,28 @@ TEST_F(RecordTest, EnvelopeIsWrittenAndReadBack) {
 TEST_F(RecordTest, WrongShapeIsABug) {
   EXPECT_DEATH(make_envelope("audit", {}, Json::object(), Json::object(), Json::array()), "schema");
   EXPECT_DEATH(make_envelope("kedge.audit/1", {}, Json::object(), Json::object(), Json::object()), "samples");
+}
+
+TEST_F(RecordTest, OutFolderTakesAwayOnlyWhatItMade) {
+  {
+    const OutFolder made(folder_ / "new");
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "new"));
+  fs::create_directory(folder_ / "there");
+  {
+    const OutFolder there(folder_ / "there");
+  }
+  EXPECT_TRUE(fs::exists(folder_ / "there"));
+  fs::create_directory_symlink(folder_ / "there", folder_ / "link");
+  {
+    const OutFolder link(folder_ / "link");
+  }
+  EXPECT_TRUE(fs::exists(folder_ / "link"));
+  {
+    const OutFolder kept(folder_ / "kept");
+    write_file_atomically(folder_ / "kept/file", "text");
+  }
+  EXPECT_TRUE(fs::exists(folder_ / "kept/file"));
 }
 
 }  // namespace

@@ -40,9 +40,10 @@ Interval mean_interval(std::span<const double> samples, double confidence) {
 
 Interval ratio_interval(std::span<const double> numerators, std::span<const double> denominators, double confidence) {
   KEDGE_CHECK(numerators.size() == denominators.size() && confidence > 0 && confidence < 1);
-  const auto n = static_cast<std::int64_t>(numerators.size());
+  std::int64_t n = 0;  // clusters that say something: the others' residuals are 0 whatever is true
   double total = 0, weight = 0;
   for (std::size_t i = 0; i < numerators.size(); ++i) {
+    n += numerators[i] != 0 || denominators[i] != 0 ? 1 : 0;
     total += numerators[i];
     weight += denominators[i];
   }

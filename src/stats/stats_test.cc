@@ -58,6 +58,13 @@ TEST(Intervals, RatioOfEqualClustersIsTheMean) {
   EXPECT_DOUBLE_EQ(constant.mean, 0.25);
   EXPECT_NEAR(constant.standard_error, 0, 1e-15);
   EXPECT_TRUE(std::isnan(ratio_interval(std::vector<double>{0, 0}, std::vector<double>{0, 0}).mean));
+  // Clusters without weight say nothing: not that there is no error, nor that there are more of them.
+  const Interval alone = ratio_interval(std::vector<double>{0, 3, 0}, std::vector<double>{0, 4, 0});
+  EXPECT_DOUBLE_EQ(alone.mean, 0.75);
+  EXPECT_EQ(alone.n, 1);
+  EXPECT_TRUE(std::isnan(alone.standard_error));
+  const Interval padded = ratio_interval(std::vector<double>{1, 0, 4, 2, 0, 8}, std::vector<double>{2, 0, 2, 2, 0, 2});
+  EXPECT_DOUBLE_EQ(padded.high, ratio.high);
 }
 
 // 95 % intervals hold the true value about 95 times in 100, also with unequal clusters whose tokens are correlated.

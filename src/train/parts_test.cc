@@ -159,6 +159,7 @@ TEST(Settings, AnotherRunsAreRefusedByName) {
     expect_error(ErrorCode::mismatch, key, [&] { check_same_settings(other, ours, "there"); });
     other.erase(key);
     expect_error(ErrorCode::mismatch, key, [&] { check_same_settings(other, ours, "there"); });
+    expect_error(ErrorCode::mismatch, key, [&] { check_same_settings(ours, other, "there"); });
   }
 }
 

@@ -25,6 +25,7 @@ void check_word(const char* name, const std::string& value, std::initializer_lis
 }
 
 constexpr double kMaxCount = 1e12;
+constexpr double kLeastEps = 1e-30;  // with 0, what got no gradient becomes 0 / 0
 
 }  // namespace
 
@@ -41,7 +42,7 @@ void check(const TrainOptions& o) {
   check_range("weight_decay", o.weight_decay, 0, 1e3);
   check_range("beta1", o.beta1, 0, 0.999999);
   check_range("beta2", o.beta2, 0, 0.999999);
-  check_range("eps", o.eps, 0, 1);
+  check_range("eps", o.eps, kLeastEps, 1);
   check_range("momentum", o.momentum, 0, 0.999999);
   check_range("clip", o.clip, 0, 1e9);
   check_range("balance_loss", o.balance_loss, 0, 1e6);
@@ -134,6 +135,12 @@ void check_same_settings(const Json& recorded, const Json& wanted, const std::st
                                   : fmt::format("{} is of a run with {} {}", where, key, text(*before)),
                 before == nullptr || value.is_structured() ? "the same settings" : key + " " + text(value),
                 "choose another --out, or give the settings in that folder's trainer_state.json");
+  }
+  if (!recorded.is_object()) return;
+  for (const auto& [key, value] : recorded.items()) {
+    if (wanted.contains(key)) continue;
+    throw Error(ErrorCode::mismatch, fmt::format("{} is of a run with {} {}", where, key, value.dump()),
+                "the same settings", "choose another --out, or give the settings in that folder's trainer_state.json");
   }
 }
 

@@ -16,6 +16,7 @@
 #include "base/cpu.h"
 #include "base/interrupt.h"
 #include "base/json.h"
+#include "comm/communicator.h"
 #include "kedge/error.h"
 #include "model/family.h"
 #include "moe/routing_audit.h"
@@ -230,7 +231,10 @@ std::int64_t best_matching(const std::vector<std::int64_t>& counts, std::int64_t
   return best.back();
 }
 
-TrainReport train_subspaces(const TrainOptions& options, Communicator*) {
+TrainReport train_subspaces(const TrainOptions& options, Communicator* ranks) {
+  if (ranks != nullptr && ranks->size() > 1) {
+    throw Error(ErrorCode::usage, "subspaces are not trained by several ranks", "", "start it once, without mpirun");
+  }
   check_run(options);
   const auto start = std::chrono::steady_clock::now();
   const Json config = read_json(options.config);

@@ -253,6 +253,28 @@ TEST(AblateTrip, RecipesAreRefusedBeforeAnythingIsWritten) {
   expect_refused(trips::kDemo, trips::kDemo + "-none", ErrorCode::not_found, "r.toml:1");
 }
 
+TEST(AblateTrip, TuningByGradientsIsForKedgeTorch) {
+  const TemporaryFolder folder;
+  std::string text = small_recipe("iters = 2\nbatch-size = 2\n");
+  text.replace(text.find("\"gptq\""), 6, "\"autoround\"");
+  trips::spit(folder / "r.toml", text);
+  AblateOptions options;
+  options.recipe = folder / "r.toml";
+  options.out = folder / "out";
+  try {
+    ablate(options, nullptr);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::unsupported);
+    EXPECT_NE(std::string(error.what()).find("r.toml:15"), std::string::npos) << error.what();
+  }
+  EXPECT_FALSE(fs::exists(folder / "out"));
+#ifdef KEDGE_TORCH_BINARY
+  const trips::Result result = trips::run(call_for(folder / "r.toml", folder / "out"));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+#endif
+}
+
 TEST(AblateTrip, AFailingRunIsNamedAndTheOthersAreKept) {
   const TemporaryFolder folder;
   std::string text = small_recipe();

@@ -167,6 +167,7 @@ TEST(AnchorQuantize, HoldsWhatTheReportAndInspectSay) {
   EXPECT_TRUE(seen);
   const Json manifest = read_json(folder / "q" / "kedge.manifest.json");
   EXPECT_EQ(manifest["format"], "kedge/anchor-delta");
+  ASSERT_EQ(manifest["layers"].size(), 4u);
   for (const Json& layer : manifest["layers"]) {
     EXPECT_GE(layer["alignment"]["shared_after"].get<double>(), layer["alignment"]["shared_before"].get<double>());
     EXPECT_EQ(layer["anchors"].size(), 3u);
@@ -254,6 +255,7 @@ TEST(AnchorQuantize, ExpertsThatShareMuchLoseLittle) {
   EXPECT_LT(four, 0.15 * plain);
   EXPECT_LT(two, plain);
   const Json manifest = read_json(folder / "a4" / "kedge.manifest.json");
+  ASSERT_GT(manifest["layers"].size(), 0u);
   for (const Json& layer : manifest["layers"]) {
     EXPECT_GT(layer["alignment"]["shared_after"].get<double>(), 0.98);
     EXPECT_LT(layer["alignment"]["shared_before"].get<double>(), 0.2);

@@ -7,9 +7,12 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "io/checkpoint.h"
+#include "io/safetensors.h"
 #include "kedge/audit.h"
 #include "kedge/error.h"
+#include "kedge/inspect.h"
 #include "kedge/quantize.h"
+#include "model/family.h"
 #include "process.h"
 
 namespace kedge {
@@ -225,6 +228,87 @@ TEST(CalibratedQuantize, RefusesWhatCannotWork) {
   options = options_for(trips::kDemo, folder / "q", "gptq", false);
   options.cache_dir = folder / "missing";
   expect_refusal(options, ErrorCode::io, "missing");
+  options = options_for(trips::kDemo, folder / "q", "rtn-mse", false);
+  options.scale_search = "full-range";
+  expect_refusal(options, ErrorCode::usage, "finds its scales by itself");
+}
+
+TEST(CalibratedQuantize, ScaleSearchIsRoundToNearestsToo) {
+  const TemporaryFolder folder;
+  for (const char* search : {"minmax", "full-range"}) {
+    QuantizeOptions options = options_for(trips::kDemo, folder / search, "rtn", false);
+    options.scale_search = search;
+    quantize(options);
+  }
+  EXPECT_NE(trips::slurp(folder / "minmax/model.safetensors"), trips::slurp(folder / "full-range/model.safetensors"));
+}
+
+// A template that kedge lacks matters to chats alone.
+TEST(CalibratedQuantize, PlainTextNeedsNoChatTemplate) {
+  const TemporaryFolder folder;
+  fs::copy(trips::kDemo, folder / "source");
+  trips::spit(folder / "source/chat_template.jinja", "{% call m() %}{% endcall %}");
+  QuantizeOptions options = options_for(folder / "source", folder / "q", "gptq", false);
+  options.calibration.nsamples = 2;
+  options.calibration.files = {text};
+  quantize(options);
+  trips::spit(folder / "chat.jsonl", R"({"messages": [{"role": "user", "content": "hello"}]})");
+  options.calibration.files = {folder / "chat.jsonl"};
+  options.calibration.field = "messages";
+  options.destination = folder / "q2";
+  expect_refusal(options, ErrorCode::unsupported, "chat templates lack");
+}
+
+// transformers may save a Mixtral under its own names or under those that its layers have in memory.
+TEST(CalibratedQuantize, CanonicalNamesGiveTheSameModel) {
+  const TemporaryFolder folder;
+  fs::copy(trips::kGoldens + "mixtral", folder / "file");
+  fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "tests/fixtures/bytes/tokenizer.json", folder / "file/tokenizer.json");
+  fs::copy(folder / "file", folder / "canonical");
+  const Checkpoint source = Checkpoint::open(folder / "file");
+  const ModelFamily& family = family_of(source.config(), "config.json");
+  std::map<std::string, Tensor> renamed;
+  int changed = 0;
+  for (const TensorInfo& info : source.tensors()) {
+    const TensorView view = source.tensor(info.name);
+    Tensor tensor(view.dtype, view.shape);
+    std::memcpy(tensor.data<std::byte>(), view.data, view.num_bytes());
+    const std::string name = to_canonical_name(family, info.name);
+    changed += name == info.name ? 0 : 1;
+    renamed.emplace(name, std::move(tensor));
+  }
+  ASSERT_GT(changed, 0);
+  write_safetensors(folder / "canonical/model.safetensors", renamed);
+  EXPECT_EQ(inspect(folder / "canonical").parameters, inspect(folder / "file").parameters);
+  for (const std::string method : {"kedge", "awq"}) {
+    for (const char* names : {"file", "canonical"}) {
+      QuantizeOptions options = options_for(folder / names, folder / (names + method), method, true);
+      options.scheme = "w4a16-g32";
+      options.calibration.nsamples = 8;
+      options.calibration.seqlen = 32;
+      quantize(options);
+    }
+    EXPECT_TRUE(trips::slurp(folder / ("file" + method) / "model.safetensors") ==
+                trips::slurp(folder / ("canonical" + method) / "model.safetensors"))
+        << method;
+  }
+}
+
+// NaN where nothing is quantized: named, not a bug of kedge.
+TEST(CalibratedQuantize, NanBehindTheLayersIsABadFile) {
+  const TemporaryFolder folder;
+  fs::copy(trips::kDemo, folder / "source");
+  const Checkpoint source = Checkpoint::open(trips::kDemo);
+  std::map<std::string, Tensor> tensors;
+  for (const TensorInfo& info : source.tensors()) {
+    const TensorView view = source.tensor(info.name);
+    Tensor tensor(view.dtype, view.shape);
+    std::memcpy(tensor.data<std::byte>(), view.data, view.num_bytes());
+    if (info.name == "model.norm.weight") std::memset(tensor.data<std::byte>(), 0xFF, 2);
+    tensors.emplace(info.name, std::move(tensor));
+  }
+  write_safetensors(folder / "source/model.safetensors", tensors);
+  expect_refusal(options_for(folder / "source", folder / "q", "kedge", true), ErrorCode::bad_file, "NaN");
 }
 
 }  // namespace

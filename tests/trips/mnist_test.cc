@@ -1,6 +1,8 @@
 // kedge train mnist, kedge quantize of what it makes, kedge mnist report: on a part of MNIST, end to end.
 #include <gtest/gtest.h>
 
+#include <signal.h>
+
 #include <algorithm>
 
 #include "base/json.h"
@@ -66,6 +68,32 @@ TEST(Mnist, QuantizesInEveryScheme) {
   }
 }
 
+TEST(Mnist, AQuantizationKilledAtAnyTimeIsDoneAgain) {
+  const TemporaryFolder folder;
+  const fs::path source = folder / "moe", whole = folder / "whole", out = folder / "out";
+  ASSERT_EQ(trips::run(train_words(source, "moe")).exit_code, 0);
+  trips::Call call;
+  call.arguments = {"quantize", source.string(), whole.string(), "--scheme", "w8a8-dynamic"};
+  const auto start = std::chrono::steady_clock::now();
+  ASSERT_EQ(trips::run(call).exit_code, 0);
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start);
+  const auto expected = trips::folder_content(whole);
+  call.arguments[2] = out.string();
+  int killed = 0;
+  for (int round = 1; round <= 24; ++round) {
+    call.kill_after = took * round / 20;
+    killed += trips::run(call).exit_code == 128 + SIGKILL ? 1 : 0;
+    call.kill_after = {};
+    if (!fs::exists(out) || trips::folder_content(out) != expected) {
+      const trips::Result again = trips::run(call);
+      ASSERT_EQ(again.exit_code, 0) << again.err;
+    }
+    EXPECT_TRUE(trips::folder_content(out) == expected) << round;
+    fs::remove_all(out);
+  }
+  EXPECT_GE(killed, 3);
+}
+
 TEST(Mnist, SaysWhatCannotBe) {
   const TemporaryFolder folder;
   ASSERT_EQ(trips::run(train_words(folder / "m", "moe")).exit_code, 0);
@@ -83,10 +111,12 @@ TEST(Mnist, SaysWhatCannotBe) {
        "none of the 1"},
       {{"quantize", m, out, "--scheme", "w4a16", "--method", "gptq"}, 2, "gptq"},
       {{"quantize", trips::kDemo, out, "--scheme", "w8a8-dynamic"}, 5, "--activations int8"},
+      {{"quantize", m, out, "--scheme", "anchor-int4-g64"}, 2, "anchor-int4-g64"},
       {{"inspect", m}, 5, "kedge_mnist"},
       {{"train", "mnist", "--data", kData, "--out", out, "--steps", "5"}, 2, "--steps"},
       {{"train", "mnist", "--data", kData, "--out", out, "--reconstruction-loss", "1"}, 2, "--reconstruction-loss"},
       {{"train", "mnist", "--model", "mcqsmoe", "--data", kData, "--out", out, "--noisy-gating"}, 2, "--noisy-gating"},
+      {{"train", "mnist", "--model", "ffn", "--data", kData, "--out", out, "--top-k", "1"}, 2, "--top-k"},
       {{"train", "lm", "--epochs", "5", "--out", out}, 2, "--epochs"},
       {{"train", "mnist", "--data", m, "--out", out}, 3, "train-images-idx3-ubyte"},
       {{"train", "mnist", "--out", out}, 2, "--data"},
@@ -98,6 +128,11 @@ TEST(Mnist, SaysWhatCannotBe) {
     EXPECT_NE(result.err.find(c.says), std::string::npos) << result.err;
     EXPECT_FALSE(fs::exists(out)) << c.says;
   }
+  // The environment is for all commands; it says nothing here.
+  trips::Call call;
+  call.arguments = {"train", "mnist", "--data", m, "--out", out};
+  call.environment = {"KEDGE_SEQLEN=128"};
+  EXPECT_EQ(trips::run(call).exit_code, 3);  // m has no images
 }
 
 TEST(Mnist, ReportComesFromItsRecords) {
@@ -115,8 +150,8 @@ TEST(Mnist, ReportComesFromItsRecords) {
   EXPECT_NE(html.find("Expert 3"), std::string::npos);
   const Json record = read_json(out / "mnist.json");
   EXPECT_EQ(record["schema"], "kedge.mnist/1");
-  EXPECT_EQ(record["results"]["rows"].size(), 15u);
-  EXPECT_EQ(record["samples"].size(), 2u * 4 + 2);
+  EXPECT_EQ(record["results"]["rows"].size(), 21u);
+  EXPECT_EQ(record["samples"].size(), 2u * 6 + 2);
   EXPECT_FALSE(fs::exists(out / "models"));
   // A part of the runs is missing: only that is done again. Latency is on record.
   EXPECT_EQ(trips::run(words).exit_code, 8);
@@ -150,6 +185,7 @@ TEST(Mnist, ItsClaimsAreMeasuredWhereTheImagesAreGiven) {
   const trips::Result result = trips::run(words);
   ASSERT_EQ(result.exit_code, 0) << result.out << result.err;
   const Json summary = read_json(out / "summary.json");
+  ASSERT_EQ(summary["results"]["claims"].size(), 3u);
   for (const Json& claim : summary["results"]["claims"]) {
     const std::string name = claim["name"];
     if (name == "mnist-int8-moe-size") EXPECT_EQ(claim["verdict"], "upheld");

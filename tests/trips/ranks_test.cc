@@ -89,6 +89,29 @@ TEST_F(Ranks, AuditIsTheSameForAnyNumberOfThem) {
   }
 }
 
+// Routing by error is traced with errors and norms, which travel with the rest; sequences of unequal length.
+TEST_F(Ranks, TracesOfErrorRoutersAreWhole) {
+  const TemporaryFolder folder;
+  fs::copy(fs::path(KEDGE_SOURCE_DIR) / "tests/goldens/mcqsmoe/lm", folder / "model");
+  fs::copy_file(fs::path(KEDGE_SOURCE_DIR) / "tests/fixtures/bytes/tokenizer.json", folder / "model/tokenizer.json");
+  AuditOptions options;
+  options.original = options.quantized = folder / "model";
+  for (const char* text : {"!#$%&'()*+,-", "/.-,+*)('&%$#\"! ", "+-+-+-+-"}) {  // its vocabulary is bytes below 48
+    options.texts.push_back(folder / std::to_string(options.texts.size()));
+    trips::spit(options.texts.back(), text);
+  }
+  options.seqlen = 16;
+  options.save_traces = true;
+  options.runtime.threads = 1;
+  for (const int size : {1, 2}) {
+    options.out = folder / ("out" + std::to_string(size));
+    on_ranks(size, [&](Communicator& ranks) { audit(options, size == 1 ? nullptr : &ranks); });
+  }
+  const std::string trace = slurp(folder / "out1/original.trace.safetensors");
+  EXPECT_NE(trace.find("all_errors.0"), std::string::npos);
+  EXPECT_EQ(slurp(folder / "out2/original.trace.safetensors"), trace);
+}
+
 TEST_F(Ranks, EvalIsTheSameForAnyNumberOfThem) {
   const TemporaryFolder folder;
   EvaluateOptions options;

@@ -217,11 +217,17 @@ TEST(Train, BadInputIsNamed) {
   expect(ErrorCode::usage, "fewer than 32 tokens", {"--text", (folder / "short.txt").string()});
   expect(ErrorCode::not_found, "no such file", {"--text", (folder / "none.txt").string()});
   expect(ErrorCode::usage, "at most 1024", {"--seqlen", "2000"});
+  expect(ErrorCode::usage, "eps", {"--eps", "0"});
   expect(ErrorCode::usage, "no such device", {"--device", "tpu"});
   expect(ErrorCode::mismatch, "other shapes", {"--init", trips::kDemo});
-  expect(ErrorCode::unsupported, "step ",
-         {"--lr", "1000", "--clip", "0", "--warmup-ratio", "0", "--weight-decay", "1000"});
   // The last good checkpoint of a run that diverges stays.
+  const trips::Result diverged = trips::run(arguments(folder, "diverged",
+                                                      {"--lr", "1000", "--clip", "0", "--warmup-ratio", "0",
+                                                       "--weight-decay", "1000", "--save-every", "1", "--keep", "99"}));
+  EXPECT_EQ(diverged.exit_code, static_cast<int>(ErrorCode::unsupported)) << diverged.err;
+  EXPECT_NE(diverged.err.find("step "), std::string::npos) << diverged.err;
+  EXPECT_TRUE(fs::exists(folder / "diverged/checkpoint-000001/model.safetensors"));
+  EXPECT_FALSE(fs::exists(folder / "diverged/model.safetensors"));
   Json small = read_json(folder / "config.json");
   small["vocab_size"] = 100;
   trips::spit(folder / "small.json", small.dump());

@@ -168,6 +168,7 @@ TEST(TunedQuantize, DeepseekUnderVsraq) {
   const trips::Result result = trips::run(call);
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const Json manifest = read_json(folder / "q" / "kedge.manifest.json");
+  ASSERT_GT(manifest["layers"].size(), 0u);
   for (const Json& layer : manifest["layers"]) EXPECT_GT(layer["tuning"]["terms"]["mse"]["best"].get<double>(), 0);
 }
 #endif

@@ -16,6 +16,7 @@
 #include <system_error>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/toml_section.h"
@@ -143,7 +144,9 @@ class Evaluations {
     std::string name = variant.name();
     for (const std::string& task : setup.tasks) name += "_" + task;
     name += fmt::format("_{}_{}_{}_{}", setup.limit, setup.votes, setup.temperature, seed);
-    if (setup.training) name = fmt::format("{}_{}_trained_{}", kDiffusion, setup.mc_samples, name);
+    if (setup.training) {
+      name = fmt::format("{}_{}_trained_{}_{}", kDiffusion, setup.mc_samples, name, training_id(*setup.training));
+    }
     const fs::path folder = context_.bundle / "records" / "X" / name;
     std::error_code ignored;
     if (fs::exists(folder / "results.json", ignored)) return folder;
@@ -161,8 +164,15 @@ class Evaluations {
     return folder;
   }
 
+  // Of all that [setup.training] says.
+  static std::string training_id(const TrainOptions& training) {
+    std::string said = fmt::format("{} {} {} {}", training.steps, training.batch_size, training.seqlen, training.seed);
+    for (const fs::path& text : training.texts) said += " " + sha256_file(text);
+    return sha256_hex(said).substr(0, 8);
+  }
+
   fs::path trained(TrainOptions training, const ModelVariant& variant) const {
-    training.out = context_.scratch / fmt::format("{}-{}-{}", variant.name(), training.steps, training.seed);
+    training.out = context_.scratch / fmt::format("{}-{}", variant.name(), training_id(training));
     if (fs::exists(training.out / "model.safetensors")) return training.out;
     training.config = variant.model / "config.json", training.tokenizer = variant.model;
     training.threads = context_.runtime.threads;
@@ -191,7 +201,12 @@ class Evaluations {
     Answered out;
     out.label = fmt::format("{} {}", unit, line.at("doc_id").dump());
     if (claim.metric == "acc" || claim.metric == "acc_norm") {
-      out.metric = line.at(claim.metric + ",none").get<double>();
+      const auto metric = line.find(claim.metric + ",none");
+      if (metric == line.end()) {
+        throw Error(ErrorCode::unsupported, fmt::format("the task {} has no metric {}", unit, claim.metric),
+                    "another metric or task");
+      }
+      out.metric = metric->get<double>();
       return out;
     }
     if (!line.contains("confidence") || !line.at("target").is_number()) {

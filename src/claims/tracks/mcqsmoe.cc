@@ -21,6 +21,7 @@
 #include <cstring>
 #include <sstream>
 
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/rng.h"
@@ -266,8 +267,8 @@ class Quality {
 
   // The record's results. Each seed is trained once for all claims of the same settings.
   Json trained(TrainOptions training, std::uint64_t seed, TrackOutcome& outcome) const {
-    const std::string name =
-        fmt::format("subspaces_{}_{}_{}_seed{}", training.steps, training.batch_size, training.lr, seed);
+    const std::string name = fmt::format("subspaces_{}_{}_{}_{}_seed{}", sha256_file(training.config).substr(0, 8),
+                                         training.steps, training.batch_size, training.lr, seed);
     training.out = context_.bundle / "records" / "Q" / name;
     training.seed = seed;
     training.threads = 1;

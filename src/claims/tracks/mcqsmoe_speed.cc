@@ -126,15 +126,23 @@ void run_mcqsmoe_speed(std::span<const TrackJob> jobs, const TrackContext& conte
   std::vector<McqsMoeCase> rows;
   for (const TrackJob& job : jobs) {
     const Setup setup = read_setup(*job.claim);
-    std::vector<std::function<void()>> sides{garage.row(setup.subject)};
-    if (job.claim->track == "PS") sides.push_back(garage.row(find_case(setup.baseline)));
-    if (job.claim->track == "DB") sides.push_back(garage.dense(setup.subject, setup.baseline));
-    for (const auto& side : sides) side();  // not counted: pages and caches are cold
-    const auto tokens = static_cast<double>(setup.subject.tokens);
+    struct Side {
+      std::function<void()> batch;
+      std::int64_t tokens;
+    };
+    std::vector<Side> sides{{garage.row(setup.subject), setup.subject.tokens}};
+    if (job.claim->track == "PS") {
+      const McqsMoeCase baseline = find_case(setup.baseline);
+      sides.push_back({garage.row(baseline), baseline.tokens});
+    }
+    if (job.claim->track == "DB") sides.push_back({garage.dense(setup.subject, setup.baseline), setup.subject.tokens});
+    for (const Side& side : sides) side.batch();  // not counted: pages and caches are cold
     timings.push_back({&job,
-                       [sides, tokens] {
+                       [sides] {
                          std::vector<double> values;
-                         for (const auto& side : sides) values.push_back(tokens / seconds_of_call(side));
+                         for (const Side& side : sides) {
+                           values.push_back(static_cast<double>(side.tokens) / seconds_of_call(side.batch));
+                         }
                          return values;
                        },
                        {}});

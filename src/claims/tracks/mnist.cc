@@ -1,8 +1,8 @@
 // Tracks X and P of the MNIST networks: what quantization and sparsity do to them, by the runs of kedge mnist report.
 //
-// [setup] epochs; P also batch and rounds; [setup.subject] and [setup.baseline]: network ("ffn", "moe",
-// "moe-unbalanced", "moe-all"), scheme ("fp32" or one of kedge quantize). The images come with --data: they are not in
-// the repository. Metrics:
+// [setup] epochs; P also batch and rounds; [setup.subject] and [setup.baseline]: network (a variant of
+// claims/mnist_runs.h), scheme ("fp32" or one of kedge quantize). The images come with --data: they are not in the
+// repository. Metrics:
 //   X  test_accuracy, test_loss, file_bytes   one sample per seed, subject and baseline of the same seed
 //   P  seconds                                of a pass of `batch` images, the networks of the first seed in turn; a
 //                                             sample is the median of `rounds` passes
@@ -69,13 +69,11 @@ const MetricRow& metric_row(const Claim& claim) {
 
 Side read_side(const Claim& claim, const char* name, const TomlValue& value) {
   TomlSection section(claim.file, fmt::format("[setup.{}]", name), value);
-  const TomlValue& network = section.require("network", "ffn, moe, moe-unbalanced or moe-all");
+  const TomlValue& network = section.require("network", "ffn, moe or another variant");
   const auto wanted = section.as<std::string>("network", network, "a text");
-  const auto variants = mnist_variants();
-  const auto variant =
-      std::find_if(variants.begin(), variants.end(), [&](const MnistVariant& v) { return v.name == wanted; });
-  if (variant == variants.end()) {
-    section.fail(network.line, "there is no network \"" + wanted + "\"", "ffn, moe, moe-unbalanced or moe-all");
+  const MnistVariant* variant = find_mnist_variant(wanted);
+  if (variant == nullptr) {
+    section.fail(network.line, "there is no network \"" + wanted + "\"", "one of " + mnist_variant_names());
   }
   const TomlValue& scheme = section.require("scheme", "fp32, or one of kedge quantize");
   const auto key = section.as<std::string>("scheme", scheme, "a text");
@@ -83,7 +81,7 @@ Side read_side(const Claim& claim, const char* name, const TomlValue& value) {
   for (const MnistForm& form : mnist_forms(*variant)) {
     if (form.key() == key) {
       section.refuse_others();
-      return {&*variant, form};
+      return {variant, form};
     }
     known += (known.empty() ? "" : ", ") + form.key();
   }

@@ -5,6 +5,7 @@
 #include <cctype>
 #include <system_error>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "kedge/quantize.h"
 
@@ -13,8 +14,13 @@ namespace kedge {
 namespace fs = std::filesystem;
 
 std::string ModelVariant::name() const {
-  const std::string text = fmt::format("{}-{}-{}-{}-{}", model.empty() ? shape : model.filename().string(), scheme,
-                                       scheme.empty() ? "" : method, activations, threads);
+  std::string base = shape;
+  if (!model.empty()) {
+    const fs::path whole = fs::weakly_canonical(model);
+    base = fmt::format("{}-{}", whole.filename().string(), sha256_hex(whole.string()).substr(0, 8));
+  }
+  const std::string text =
+      fmt::format("{}-{}-{}-{}-{}", base, scheme, scheme.empty() ? "" : method, activations, threads);
   std::string out;
   for (const char c : text) {
     const bool plain = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.';

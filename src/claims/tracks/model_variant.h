@@ -17,7 +17,8 @@ struct ModelVariant {
   std::string activations = "fp32";
   int threads = 0;  ///< 0: those of the run
 
-  std::string name() const;  ///< of its parts, fit for a file
+  /// Of its parts, fit for a file; folders of one name at other places have other names.
+  std::string name() const;
 };
 
 /// The keys model, shape, scheme, method, activations, threads. Error(bad_file).

@@ -107,7 +107,9 @@ class Runs {
     const AblationInputs inputs = check_ablation(recipe, context_.tuners);
     // By method and seed; a run without seed stands for all.
     std::map<std::pair<std::size_t, std::uint64_t>, double> values;
+    bool seeded = false;
     for (const RunSpec& spec : plan_runs(recipe, inputs, options_)) {
+      seeded = seeded || spec.seed.has_value();
       const fs::path file = record(spec, recipe, inputs);
       const AblationRun run = run_of_record(spec, read_json(file), file.string());
       const double value = metric_row(claim).of(run);
@@ -120,7 +122,8 @@ class Runs {
       if (!listed) outcome.artifacts.push_back({path, {}});
     }
     for (const std::uint64_t seed : size.seeds) {
-      ClaimSample sample{fmt::format("seed {}", seed), static_cast<std::int64_t>(seed), {}};
+      // Where no side has a seed, all samples are one measurement.
+      ClaimSample sample{fmt::format("seed {}", seed), seeded ? static_cast<std::int64_t>(seed) : 0, {}};
       if (claim.effect == Effect::value) {
         sample.values = {{"value", values.at({0, seed})}};
       } else {

@@ -141,7 +141,7 @@ void sort_by(Interpreter& in, std::vector<std::pair<Value, Value>>& keyed, bool 
   // jinja2 reverses a stable order: equal items keep theirs.
   std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& a, const auto& b) {
     in.meter().work(16 + std::min(a.first.weight(), b.first.weight()));
-    return reverse ? compare(b.first, a.first) < 0 : compare(a.first, b.first) < 0;
+    return reverse ? compare(in.meter(), b.first, a.first) < 0 : compare(in.meter(), a.first, b.first) < 0;
   });
 }
 
@@ -176,7 +176,7 @@ Value unique(Interpreter& in, const Value& self, const Bound& args) {
     const Value key = sort_key(in, member_of(in, item, args[1]), args[0].truth());
     const bool seen = std::any_of(keys.begin(), keys.end(), [&](const Value& k) {
       in.meter().work(16 + std::min(k.weight(), key.weight()));
-      return equal(k, key);
+      return equal(in.meter(), k, key);
     });
     if (seen) continue;
     keys.push_back(key);
@@ -190,7 +190,8 @@ Value extreme(Interpreter& in, const Value& self, const Bound& args, bool most) 
   bool any = false;
   for (const Value& item : in.iterate(self)) {
     const Value key = sort_key(in, member_of(in, item, args[1]), args[0].truth());
-    if (any && (most ? compare(key, best_key) <= 0 : compare(key, best_key) >= 0)) continue;
+    const int order = any ? compare(in.meter(), key, best_key) : 0;
+    if (any && (most ? order <= 0 : order >= 0)) continue;
     best = item, best_key = key, any = true;
   }
   return best;
@@ -301,7 +302,8 @@ Value escape(Interpreter& in, const Value& self, const Bound&) {
 // --- filters over items by a test or a filter ---
 
 // The arguments behind the first n.
-Arguments behind(const Arguments& arguments, std::size_t n) {
+Arguments behind(Interpreter& in, const Arguments& arguments, std::size_t n) {
+  in.meter().work(arguments.positional.size() * sizeof(Value));
   Arguments rest = arguments;
   rest.positional.erase(rest.positional.begin(), rest.positional.begin() + static_cast<std::ptrdiff_t>(n));
   return rest;
@@ -312,7 +314,7 @@ Value chosen(Interpreter& in, const Value& self, const Arguments& arguments, boo
   if (arguments.positional.size() < fixed) fail("selectattr needs an attribute");
   const bool has_test = arguments.positional.size() > fixed;
   const std::string test = has_test ? text_argument(arguments.positional[fixed], "select") : "";
-  const Arguments rest = behind(arguments, fixed + (has_test ? 1 : 0));
+  const Arguments rest = behind(in, arguments, fixed + (has_test ? 1 : 0));
   std::vector<Value> out;
   for (Value& item : in.iterate(self)) {
     const Value subject = by_attribute ? member_of(in, item, arguments.positional[0]) : item;
@@ -338,8 +340,8 @@ Value map(Interpreter& in, const Value& self, const Arguments& arguments) {
     for (const Value& item : in.iterate(self)) out.push_back(member_of(in, item, bound[0], bound[1]));
   } else {
     const std::string name = text_argument(arguments.positional[0], "map");
-    const Arguments rest = behind(arguments, 1);
-    for (const Value& item : in.iterate(self)) out.push_back(in.filter(name, item, rest));
+    const Arguments rest = behind(in, arguments, 1);
+    for (const Value& item : in.iterate(self)) out.push_back(in.filter_within(name, item, rest));
   }
   return in.list(std::move(out));
 }

@@ -237,6 +237,11 @@ Value Interpreter::lookup(const std::string& name) {
   return name == "strftime_now" && !now_.has_value() ? Value() : global_function(name);
 }
 
+Value Interpreter::filter_within(const std::string& name, const Value& subject, const Arguments& arguments) {
+  const Deeper deeper(depth_, max_depth);
+  return filter(name, subject, arguments);
+}
+
 Value Interpreter::evaluate(const Expr& expr) {
   const Deeper deeper(depth_, max_depth);
   meter_.work(16);
@@ -316,9 +321,9 @@ Value Interpreter::evaluate_compare(const Expr& expr) {
     } else {
       meter_.work(std::min(left.weight(), right.weight()));
       if (op == "==" || op == "!=") {
-        result = equal(left, right) == (op == "==");
+        result = equal(meter_, left, right) == (op == "==");
       } else {
-        result = holds(op, compare(left, right));
+        result = holds(op, compare(meter_, left, right));
       }
     }
     if (!result) return Value(false);

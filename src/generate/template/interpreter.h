@@ -51,6 +51,8 @@ class Interpreter {
   /// What a loop over the value gives; fail() when it cannot be iterated.
   std::vector<Value> iterate(const Value& value);
   Value filter(const std::string& name, const Value& subject, const Arguments& arguments);
+  /// The same from within a filter, whose nesting is bounded.
+  Value filter_within(const std::string& name, const Value& subject, const Arguments& arguments);
   bool test(const std::string& name, const Value& subject, const Arguments& arguments);
   Value attribute(const Value& object, const std::string& name);  ///< object.name
   Value subscript(const Value& object, const Value& key);         ///< object[key]

@@ -134,17 +134,18 @@ Value str_rpartition(Interpreter& in, const Value& self, const Bound& args) {
 
 // One text, or any of a tuple.
 template <class Matches>
-Value any_of(const Value& argument, const char* what, Matches&& matches) {
+Value any_of(Interpreter& in, const Value& argument, const char* what, Matches&& matches) {
+  in.meter().work(argument.weight());
   if (argument.list() == nullptr) return Value(static_cast<bool>(matches(text_argument(argument, what))));
   const auto& items = argument.list()->items;
   return Value(
       std::any_of(items.begin(), items.end(), [&](const Value& item) { return matches(text_argument(item, what)); }));
 }
-Value str_startswith(Interpreter&, const Value& self, const Bound& args) {
-  return any_of(args[0], "startswith", [&](const std::string& part) { return self.string()->starts_with(part); });
+Value str_startswith(Interpreter& in, const Value& self, const Bound& args) {
+  return any_of(in, args[0], "startswith", [&](const std::string& part) { return self.string()->starts_with(part); });
 }
-Value str_endswith(Interpreter&, const Value& self, const Bound& args) {
-  return any_of(args[0], "endswith", [&](const std::string& part) { return self.string()->ends_with(part); });
+Value str_endswith(Interpreter& in, const Value& self, const Bound& args) {
+  return any_of(in, args[0], "endswith", [&](const std::string& part) { return self.string()->ends_with(part); });
 }
 Value str_removeprefix(Interpreter& in, const Value& self, const Bound& args) {
   const std::string& part = text_argument(args[0], "removeprefix");
@@ -244,7 +245,8 @@ Value same(Interpreter&, const Value& self, const Bound&) { return self; }
 Value list_index(Interpreter& in, const Value& self, const Bound& args) {
   in.meter().work(self.weight() + args[0].weight());
   const auto& items = self.list()->items;
-  const auto at = std::find_if(items.begin(), items.end(), [&](const Value& item) { return equal(item, args[0]); });
+  const auto at =
+      std::find_if(items.begin(), items.end(), [&](const Value& item) { return equal(in.meter(), item, args[0]); });
   if (at == items.end()) fail("index() of an item that is not in the list");
   return Value(static_cast<std::int64_t>(at - items.begin()));
 }
@@ -252,7 +254,7 @@ Value list_count(Interpreter& in, const Value& self, const Bound& args) {
   in.meter().work(self.weight() + args[0].weight());
   const auto& items = self.list()->items;
   return Value(static_cast<std::int64_t>(
-      std::count_if(items.begin(), items.end(), [&](const Value& item) { return equal(item, args[0]); })));
+      std::count_if(items.begin(), items.end(), [&](const Value& item) { return equal(in.meter(), item, args[0]); })));
 }
 
 Value refuse(Interpreter&, const Value&, const Bound&) { fail("a method that changes its object was called"); }

@@ -73,6 +73,7 @@ Value repeated(Interpreter& interpreter, const Value& value, std::int64_t n) {
     for (std::uint64_t i = 0; i < count; ++i) out += *value.string();
     return interpreter.text(std::move(out));
   }
+  meter.check(count * value.list()->items.size() * sizeof(Value));  // no overflow: count * weight is within bounds
   std::vector<Value> items;
   for (std::uint64_t i = 0; i < count; ++i) {
     items.insert(items.end(), value.list()->items.begin(), value.list()->items.end());
@@ -110,7 +111,8 @@ Value Interpreter::binary(const std::string& op, const Value& left, const Value&
     return text(*left.string() + *right.string());
   }
   if (op == "+" && left.list() != nullptr && right.list() != nullptr && left.list()->tuple == right.list()->tuple) {
-    meter_.check(left.weight() + right.weight());
+    meter_.check(left.weight() + right.weight() +
+                 (left.list()->items.size() + right.list()->items.size()) * sizeof(Value));
     std::vector<Value> items = left.list()->items;
     items.insert(items.end(), right.list()->items.begin(), right.list()->items.end());
     return list(std::move(items), left.list()->tuple);
@@ -134,7 +136,7 @@ bool Interpreter::contains(const Value& container, const Value& item) {
   meter_.work(item.weight());
   if (container.dict() != nullptr) return container.dict()->find(item) != nullptr;
   const std::vector<Value> items = iterate(container);
-  return std::any_of(items.begin(), items.end(), [&](const Value& value) { return equal(value, item); });
+  return std::any_of(items.begin(), items.end(), [&](const Value& value) { return equal(meter_, value, item); });
 }
 
 std::vector<Value> Interpreter::iterate(const Value& value) {

@@ -37,35 +37,35 @@ constexpr Plain plain[] = {
     {"upper", [](const Value& v) { return to_text(v) == to_upper(to_text(v)) && to_text(v) != to_lower(to_text(v)); }},
 };
 
-bool divisible(const Value& a, const Value& b) {
+bool divisible(Meter&, const Value& a, const Value& b) {
   const std::int64_t divisor = integer_argument(b, 0, "divisibleby");
   if (divisor == 0) fail("a division by zero");
   return divisor == -1 || integer_argument(a, 0, "divisibleby") % divisor == 0;
 }
-bool same_as(const Value& a, const Value& b) {
-  return a.is_none() == b.is_none() && (a.boolean() != nullptr) == (b.boolean() != nullptr) && equal(a, b);
+bool same_as(Meter& meter, const Value& a, const Value& b) {
+  return a.is_none() == b.is_none() && (a.boolean() != nullptr) == (b.boolean() != nullptr) && equal(meter, a, b);
 }
 
 struct WithOther {
   const char* name;
-  bool (*holds)(const Value&, const Value&);
+  bool (*holds)(Meter&, const Value&, const Value&);
 };
 constexpr WithOther with_other[] = {
     {"==", equal},
     {"eq", equal},
     {"equalto", equal},
-    {"!=", [](const Value& a, const Value& b) { return !equal(a, b); }},
-    {"ne", [](const Value& a, const Value& b) { return !equal(a, b); }},
-    {"<", [](const Value& a, const Value& b) { return compare(a, b) < 0; }},
-    {"lt", [](const Value& a, const Value& b) { return compare(a, b) < 0; }},
-    {"lessthan", [](const Value& a, const Value& b) { return compare(a, b) < 0; }},
-    {"<=", [](const Value& a, const Value& b) { return compare(a, b) <= 0; }},
-    {"le", [](const Value& a, const Value& b) { return compare(a, b) <= 0; }},
-    {">", [](const Value& a, const Value& b) { return compare(a, b) > 0; }},
-    {"gt", [](const Value& a, const Value& b) { return compare(a, b) > 0; }},
-    {"greaterthan", [](const Value& a, const Value& b) { return compare(a, b) > 0; }},
-    {">=", [](const Value& a, const Value& b) { return compare(a, b) >= 0; }},
-    {"ge", [](const Value& a, const Value& b) { return compare(a, b) >= 0; }},
+    {"!=", [](Meter& meter, const Value& a, const Value& b) { return !equal(meter, a, b); }},
+    {"ne", [](Meter& meter, const Value& a, const Value& b) { return !equal(meter, a, b); }},
+    {"<", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) < 0; }},
+    {"lt", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) < 0; }},
+    {"lessthan", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) < 0; }},
+    {"<=", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) <= 0; }},
+    {"le", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) <= 0; }},
+    {">", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) > 0; }},
+    {"gt", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) > 0; }},
+    {"greaterthan", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) > 0; }},
+    {">=", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) >= 0; }},
+    {"ge", [](Meter& meter, const Value& a, const Value& b) { return compare(meter, a, b) >= 0; }},
     {"divisibleby", divisible},
     {"sameas", same_as},
 };
@@ -81,7 +81,7 @@ bool Interpreter::test(const std::string& name, const Value& subject, const Argu
   }
   if (name == "in") return contains(bind("in", "seq", arguments)[0], subject);
   for (const WithOther& test : with_other) {
-    if (name == test.name) return test.holds(subject, bind(test.name, "other", arguments)[0]);
+    if (name == test.name) return test.holds(meter_, subject, bind(test.name, "other", arguments)[0]);
   }
   fail_unsupported("the test " + name);
 }

@@ -105,9 +105,24 @@ std::uint64_t Value::weight() const noexcept {
   return dict() != nullptr ? dict()->weight : 1;
 }
 
+namespace {
+
+bool equal_scalars(const Value& a, const Value& b) {
+  std::int64_t i = 0, j = 0;
+  if (a.as_integer(i) && b.as_integer(j)) return i == j;
+  double x = 0, y = 0;
+  if (a.as_real(x) && b.as_real(y)) return x == y;
+  if (a.string() != nullptr && b.string() != nullptr) return *a.string() == *b.string();
+  return (a.is_none() && b.is_none()) || (a.is_undefined() && b.is_undefined()) ||
+         (a.space() != nullptr && a.space() == b.space()) || (a.callable() != nullptr && a.callable() == b.callable());
+}
+
+}  // namespace
+
+// Keys are scalars.
 const Value* Dict::find(const Value& key) const {
   for (const auto& [k, v] : items) {
-    if (equal(k, key)) return &v;
+    if (equal_scalars(k, key)) return &v;
   }
   return nullptr;
 }
@@ -133,6 +148,7 @@ Value make_list(Meter& meter, std::vector<Value> items, bool tuple) {
   }
   list.depth = depth + 1;
   check_depth(list.depth);
+  meter.check(list.weight + list.items.size() * sizeof(Value));
   meter.bytes(list.weight);
   meter.work(list.items.size() * sizeof(Value));
   return Value(std::make_shared<const List>(std::move(list)));
@@ -156,28 +172,25 @@ Value make_dict(Meter& meter, std::vector<std::pair<Value, Value>> items) {
   return Value(std::make_shared<const Dict>(std::move(dict)));
 }
 
-bool equal(const Value& a, const Value& b) {
-  std::int64_t i = 0, j = 0;
-  if (a.as_integer(i) && b.as_integer(j)) return i == j;
-  double x = 0, y = 0;
-  if (a.as_real(x) && b.as_real(y)) return x == y;
-  if (a.string() != nullptr && b.string() != nullptr) return *a.string() == *b.string();
+bool equal(Meter& meter, const Value& a, const Value& b) {
   if (a.list() != nullptr && b.list() != nullptr) {
     const List &l = *a.list(), &r = *b.list();
-    return l.tuple == r.tuple && std::equal(l.items.begin(), l.items.end(), r.items.begin(), r.items.end(), equal);
+    meter.work(std::min(l.items.size(), r.items.size()));
+    return l.tuple == r.tuple && std::equal(l.items.begin(), l.items.end(), r.items.begin(), r.items.end(),
+                                            [&](const Value& x, const Value& y) { return equal(meter, x, y); });
   }
   if (a.dict() != nullptr && b.dict() != nullptr) {
     const Dict &l = *a.dict(), &r = *b.dict();
     return l.items.size() == r.items.size() && std::all_of(l.items.begin(), l.items.end(), [&](const auto& item) {
+             meter.work(r.items.size());  // keys are found by a walk
              const Value* other = r.find(item.first);
-             return other != nullptr && equal(item.second, *other);
+             return other != nullptr && equal(meter, item.second, *other);
            });
   }
-  return (a.is_none() && b.is_none()) || (a.is_undefined() && b.is_undefined()) ||
-         (a.space() != nullptr && a.space() == b.space()) || (a.callable() != nullptr && a.callable() == b.callable());
+  return equal_scalars(a, b);
 }
 
-int compare(const Value& a, const Value& b) {
+int compare(Meter& meter, const Value& a, const Value& b) {
   const auto order = [](auto x, auto y) { return x < y ? -1 : (y < x ? 1 : 0); };
   std::int64_t i = 0, j = 0;
   if (a.as_integer(i) && b.as_integer(j)) return order(i, j);
@@ -188,7 +201,7 @@ int compare(const Value& a, const Value& b) {
   if (a.list() != nullptr && b.list() != nullptr) {
     const auto &l = a.list()->items, &r = b.list()->items;
     for (std::size_t k = 0; k < std::min(l.size(), r.size()); ++k) {
-      if (!equal(l[k], r[k])) return compare(l[k], r[k]);
+      if (!equal(meter, l[k], r[k])) return compare(meter, l[k], r[k]);
     }
     return order(l.size(), r.size());
   }

@@ -141,9 +141,9 @@ Value make_list(Meter& meter, std::vector<Value> items, bool tuple = false);
 Value make_dict(Meter& meter, std::vector<std::pair<Value, Value>> items);
 Value make_text(Meter& meter, std::string text);
 
-bool equal(const Value& a, const Value& b);
+bool equal(Meter& meter, const Value& a, const Value& b);
 /// Negative, zero, positive; fail() where Python has no order.
-int compare(const Value& a, const Value& b);
+int compare(Meter& meter, const Value& a, const Value& b);
 
 /// Python's str(), repr(), and json.dumps().
 std::string to_text(const Value& value);

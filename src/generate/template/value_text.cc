@@ -113,16 +113,17 @@ class JsonWriter {
       auto items = dict->items;
       if (style_.sort_keys) {
         std::stable_sort(items.begin(), items.end(),
-                         [](const auto& a, const auto& b) { return compare(a.first, b.first) < 0; });
+                         [this](const auto& a, const auto& b) { return compare(meter_, a.first, b.first) < 0; });
       }
       write_container('{', '}', items, level, [&](const auto& item) {
         write_key(item.first);
-        out_ += style_.key_separator;
+        separate(style_.key_separator);
         write(item.second, level + 1);
       });
     } else {
       out_ += scalar(value);
     }
+    meter_.check(out_.size());
     meter_.bytes(out_.size() - charged_), charged_ = out_.size();
   }
 
@@ -145,7 +146,7 @@ class JsonWriter {
     out_ += open;
     bool first = true;
     for (const auto& item : items) {
-      if (!first) out_ += style_.item_separator;
+      if (!first) separate(style_.item_separator);
       first = false;
       new_line(level + 1);
       write_item(item);
@@ -154,9 +155,16 @@ class JsonWriter {
     out_ += close;
   }
 
+  // Separators are the template's own, of any length.
+  void separate(const std::string& separator) {
+    meter_.check(out_.size() + separator.size());
+    out_ += separator;
+  }
+
   void new_line(int level) {
     if (style_.indent < 0) return;
     meter_.work(static_cast<std::uint64_t>(style_.indent * level));
+    meter_.check(out_.size() + static_cast<std::uint64_t>(style_.indent * level));
     out_ += '\n';
     out_.append(static_cast<std::size_t>(style_.indent * level), ' ');
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "kernels/attention/row.h"
 
 namespace kedge {
@@ -41,6 +42,7 @@ std::int64_t tile_rows(std::int64_t rows, std::int64_t columns, std::int64_t hea
 void attention(const ExecContext& ctx, const AttentionDesc& desc, const float* q, std::int64_t tokens,
                std::int64_t start, const float* k, const float* v, std::int64_t capacity, float* out, Isa isa) {
   if (tokens <= 0) return;
+  KEDGE_CHECK(desc.causal || desc.sliding_window == 0);  // what both ways see has no window
   const AttentionKernel kernel = kernel_for(isa);
   const std::int64_t heads = desc.num_key_value_heads, group = desc.num_heads / heads;
   const std::int64_t rows = tokens * group, length = start + tokens;

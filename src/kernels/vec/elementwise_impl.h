@@ -109,7 +109,7 @@ KEDGE_VEC V16 gelu_tanh(V16 x) {
 }
 
 KEDGE_VEC V16 relu2(V16 x) {
-  const V16 positive = max(x, set1(0.0f));
+  const V16 positive = max(set1(0.0f), x);  // in this order NaN stays
   return mul(positive, positive);
 }
 

@@ -144,6 +144,28 @@ double exact_activation(FfnActivation activation, double x) {
   return NAN;
 }
 
+// What is not a number stays visible, and huge numbers are numbers.
+TEST_F(Elementwise, ActivationsOfExtremes) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (Isa isa : available_isas()) {
+    for (auto activation : {FfnActivation::silu, FfnActivation::gelu, FfnActivation::gelu_tanh, FfnActivation::relu2}) {
+      const auto of = [&](float x) {
+        const float one = 1;
+        float y = 0;
+        gated_activation(alone, activation, &x, 1, &one, 1, 1, 1, &y, 1, isa);
+        return y;
+      };
+      EXPECT_TRUE(std::isnan(of(NAN))) << isa_name(isa) << " " << static_cast<int>(activation);
+      if (activation == FfnActivation::relu2) continue;
+      EXPECT_EQ(of(3e38f), 3e38f) << isa_name(isa) << " " << static_cast<int>(activation);
+      EXPECT_EQ(of(-3e38f), 0.0f) << isa_name(isa) << " " << static_cast<int>(activation);
+      if (activation == FfnActivation::gelu) {
+        EXPECT_EQ(of(kInf), kInf);
+      }
+    }
+  }
+}
+
 TEST_F(Elementwise, GatedActivation) {
   for (auto activation : {FfnActivation::silu, FfnActivation::gelu, FfnActivation::gelu_tanh, FfnActivation::relu2}) {
     for (std::int64_t size : kSizes) {

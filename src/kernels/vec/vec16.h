@@ -279,6 +279,7 @@ KEDGE_VEC V16 logistic(V16 x) { return div(set1(1.0f), add(set1(1.0f), exp(neg(x
 /// Half of erfc(z) for z >= 0, relative error below 1e-6 while it is a normal number.
 /// erfc(z) = t P(t) e^(-z^2), t = 1 / (1 + 0.4 z) (the form of Abramowitz and Stegun 7.1.26, P fitted anew).
 KEDGE_VEC V16 half_erfc(V16 z) {
+  z = min(set1(20.0f), z);  // 0 from about 9 on; z^2 stays finite, and in this order NaN stays
   const V16 t = div(set1(1.0f), fma(z, set1(0.4f), set1(1.0f)));
   V16 p = set1(0.04125293716788292f);
   p = fma(p, t, set1(-0.14031894505023956f));

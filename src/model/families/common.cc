@@ -92,16 +92,15 @@ Attention read_attention(const ConfigReader& config, std::int64_t hidden_size, d
   return a;
 }
 
-RopeSpec read_rope(const ConfigReader& config, std::int64_t head_dim, double default_theta) {
-  const std::optional<ConfigReader> old_form = config.object("rope_scaling");
-  const std::optional<ConfigReader> new_form = config.object("rope_parameters");
-  const ConfigReader& rope = new_form ? *new_form : old_form ? *old_form : config;
-  if ((new_form || old_form) && rope.has_nested_objects()) {
-    config.unsupported(new_form ? "rope_parameters" : "rope_scaling", "given per layer type", "one set for all layers");
-  }
+namespace {
+
+/// form: "rope_parameters" or "rope_scaling"; null: the config has neither, its theta is at the top, no scaling.
+RopeSpec read_rope_form(const ConfigReader& config, const char* form, std::int64_t head_dim, double default_theta) {
+  const std::optional<ConfigReader> object = form == nullptr ? std::nullopt : config.object(form);
+  const ConfigReader& rope = object ? *object : config;
+  if (object && rope.has_nested_objects()) config.unsupported(form, "given per layer type", "one set for all layers");
   RopeSpec out;
-  // A config without either object has its theta at the top, and no scaling.
-  if (new_form || old_form) out.type = rope_type(rope);
+  if (object) out.type = rope_type(rope);
   const double top_theta = config.number_or("rope_theta", default_theta, 1.0, kMaxTheta);
   out.theta = static_cast<float>(rope.number_or("rope_theta", top_theta, 1.0, kMaxTheta));
   const double top_part = config.number_or("partial_rotary_factor", 1.0, 0.0, 1.0);
@@ -115,6 +114,24 @@ RopeSpec read_rope(const ConfigReader& config, std::int64_t head_dim, double def
     config.fail("rope_theta", "1", "a base above 1 for yarn");
   }
   if (out.type != RopeSpec::Type::standard) read_scaling(config, rope, out);
+  return out;
+}
+
+}  // namespace
+
+RopeSpec read_rope(const ConfigReader& config, std::int64_t head_dim, double default_theta) {
+  const bool old_form = config.object("rope_scaling").has_value(),
+             new_form = config.object("rope_parameters").has_value();
+  if (!old_form && !new_form) return read_rope_form(config, nullptr, head_dim, default_theta);
+  RopeSpec out = read_rope_form(config, new_form ? "rope_parameters" : "rope_scaling", head_dim, default_theta);
+  if (!old_form || !new_form) return out;
+  // transformers takes the old form then, with its own default for a theta that it lacks: too easily not what is meant.
+  RopeSpec other = read_rope_form(config, "rope_scaling", head_dim, default_theta);
+  other.theta = out.theta;
+  if (!(other == out)) {
+    config.unsupported("rope_scaling", "another than rope_parameters, which is there too",
+                       "one of them, or the same in both");
+  }
   return out;
 }
 

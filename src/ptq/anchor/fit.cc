@@ -1,5 +1,6 @@
 #include "ptq/anchor/fit.h"
 
+#include <cmath>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -40,6 +41,9 @@ class Fitter {
       step_anchor();
       if (step == 0) out_.shared = share_of_anchor();
       const double error = step_deltas();
+      if (step == 0 && !std::isfinite(error)) {
+        throw Error(ErrorCode::bad_file, "the weights of " + where_ + " hold NaN or infinity", "finite numbers");
+      }
       if (!(error < least)) break;
       const bool enough = error > (1 - kLeastGain) * least;
       least = error;

@@ -26,8 +26,9 @@ constexpr std::array kAttention = {
     Place{"kv_b_proj", "kv_b_proj", 1}, Place{"o_proj", "o_proj", 2, true},
 };
 constexpr std::array kFfn = {
-    Place{"gate_proj", "gate_proj", 0},
-    Place{"up_proj", "gate_proj", 0},
+    // up_proj is there in FFNs without a gate, too.
+    Place{"gate_proj", "up_proj", 0},
+    Place{"up_proj", "up_proj", 0},
     Place{"down_proj", "down_proj", 1, true},
 };
 constexpr std::size_t kWaves = 3;

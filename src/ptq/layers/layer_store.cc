@@ -41,9 +41,10 @@ const SafetensorsFile& LayerStore::file(int layer) const {
   return at->second;
 }
 
-std::string LayerStore::file_tensor_name(const std::string& canonical) const {
+LayerStore::Names LayerStore::names_of(const std::string& canonical) const {
   const std::string name = to_file_name(family_, canonical);
-  return !checkpoint_.has(name) && checkpoint_.has(canonical) ? canonical : name;
+  const std::string source = !checkpoint_.has(name) && checkpoint_.has(canonical) ? canonical : name;
+  return {source, plan_.module_of.contains(name) ? name : source};
 }
 
 void LayerStore::write(int layer, const LayerOutput& output) {
@@ -68,8 +69,8 @@ void LayerStore::write(int layer, const LayerOutput& output) {
     }
   }
   for (const auto& [canonical, values] : output.replaced) {
-    const std::string name = file_tensor_name(canonical);
-    const TensorView source = checkpoint_.tensor(name, values.shape());
+    const auto [stands_as, name] = names_of(canonical);
+    const TensorView source = checkpoint_.tensor(stands_as, values.shape());
     entries.push_back({name, source.dtype, values.shape()});
     std::vector<std::byte>& data = bytes[name];
     data.resize(source.num_bytes());

@@ -41,7 +41,12 @@ class LayerStore {
 
  private:
   const SafetensorsFile& file(int layer) const;
-  std::string file_tensor_name(const std::string& canonical) const;
+  /// Of a tensor that is replaced: in the source, which may have it under its canonical name, and in the checkpoint,
+  /// where modules have the family's names.
+  struct Names {
+    std::string source, written;
+  };
+  Names names_of(const std::string& canonical) const;
 
   const Checkpoint& checkpoint_;
   const QuantPlan& plan_;

@@ -262,10 +262,16 @@ void WaveObserver::add_chunk(const LayerPass::Chunk& chunk) {
     const InputGroup& group = wave_[g];
     if (group.expert >= 0) continue;
     const bool linear = group.kind == Kind::linear;
-    const Capture::Rows& x = linear ? quantized.inputs.find(group.observed)->second : quantized.moe;
+    const auto rows_of = [&](const Capture& capture) -> const Capture::Rows& {
+      if (!linear) return capture.moe;
+      const auto at = capture.inputs.find(group.observed);
+      KEDGE_CHECK(at != capture.inputs.end());
+      return at->second;
+    };
+    const Capture::Rows& x = rows_of(quantized);
     float* difference = nullptr;
     if (other != nullptr) {
-      const Capture::Rows& y = linear ? original.inputs.find(group.observed)->second : original.moe;
+      const Capture::Rows& y = rows_of(original);
       difference = ctx.scratch.take<float>(x.rows * x.size);
       std::copy(y.values.begin(), y.values.end(), difference);
       subtract(ctx, difference, x.values.data(), x.rows * x.size);

@@ -5,9 +5,12 @@
 #include <memory>
 #include <string>
 
+#include <fmt/format.h>
+
 #include "base/check.h"
 #include "base/interrupt.h"
 #include "base/rng.h"
+#include "kedge/error.h"
 #include "kernels/cholesky/cholesky.h"
 #include "kernels/gram/gram.h"
 #include "kernels/product/product.h"
@@ -259,8 +262,10 @@ std::vector<float> OutputMetric::factor(const ExecContext& ctx, Isa isa, int lay
     }
     return lower;
   }
-  KEDGE_CHECK(!"a sum of squares that is not positive definite under any damping");
-  return {};
+  throw Error(
+      ErrorCode::bad_file,
+      fmt::format("what errors of layer {} cost is not a number: a weight behind it holds NaN or infinity", layer),
+      "finite weights, of norms, embeddings and lm_head too");
 }
 
 }  // namespace kedge

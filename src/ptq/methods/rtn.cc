@@ -3,7 +3,9 @@
 namespace kedge {
 
 QuantTensor rtn(const MethodInput& input) {
-  return quantize_rtn(input.weights, input.rows, input.cols, input.args, input.scale_dtype);
+  ScaleSearch search;
+  search.method = input.parameters->scale_search;
+  return quantize_rtn(input.weights, input.rows, input.cols, input.args, input.scale_dtype, search);
 }
 
 QuantTensor rtn_mse(const MethodInput& input) {
