@@ -35,11 +35,12 @@ void add_flag(CLI::App& app, Slot& slot) {
   }
   slot.option = app.add_option(spelling(flag), slot.values);
   const bool repeats = flag.type == FlagType::list || flag.type == FlagType::paths;
-  // Exactly one word each time, taken as it is, even where it begins with a dash.
+  // Exactly one word each time, taken as it is, even where it begins with a dash; what follows is another argument.
   if (repeats) {
     slot.option->type_size(1)->expected(1, 1 << 20);
   } else {
-    slot.option->type_size(1)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    slot.option->type_size(1)->expected(1)->allow_extra_args(false);
+    slot.option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   }
 }
 

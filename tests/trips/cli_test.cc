@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "cli/command.h"
 #include "cli/help.h"
+#include "cli/parse.h"
 #include "io/safetensors.h"
 #include "kedge/error.h"
 #include "process.h"
@@ -112,6 +113,36 @@ TEST(Cli, TablesAreSound) {
       }
     }
   }
+}
+
+// A flag takes one word; what follows is the command's.
+TEST(Cli, FlagsMayStandFirst) {
+  const auto sample = [](const char* choices, const char* other) {
+    const std::vector<std::string> all = cli::split_choices(choices);
+    return all.empty() ? std::string(other) : all.front();
+  };
+  int flags = 0;
+  for (const cli::Command* command : cli::commands()) {
+    for (const auto table : {command->flags, command->common}) {
+      for (const cli::Flag& flag : table) {
+        const bool one_word = flag.type != cli::FlagType::boolean && flag.type != cli::FlagType::list &&
+                              flag.type != cli::FlagType::paths;
+        const bool recipe = command->recipe_flag != nullptr && std::string_view(command->recipe_flag) == flag.name;
+        if (!one_word || recipe || command->positionals.empty()) continue;
+        ++flags;
+        const std::string value = *flag.fallback != 0 ? flag.fallback : sample(flag.choices, "1");
+        std::vector<std::string> words = {std::string("--") + flag.name, value};
+        for (const cli::Positional& positional : command->positionals) words.push_back(sample(positional.choices, "x"));
+        const std::optional<cli::Arguments> arguments = cli::parse(*command, words);
+        ASSERT_TRUE(arguments.has_value());
+        EXPECT_EQ(arguments->text(flag.name), value) << command->name;
+        for (const cli::Positional& positional : command->positionals) {
+          EXPECT_EQ(arguments->text(positional.name), sample(positional.choices, "x")) << command->name << flag.name;
+        }
+      }
+    }
+  }
+  EXPECT_GT(flags, 100);
 }
 
 TEST(Cli, CompletionScriptsAreValidShell) {

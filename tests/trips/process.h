@@ -68,7 +68,8 @@ struct Call {
   std::string input;                        ///< stdin
   std::vector<std::string> environment;     ///< "KEDGE_X=y", added
   std::string stdout_path;                  ///< where stdout goes instead: "/dev/full"
-  std::chrono::microseconds kill_after{0};  ///< 0: never; else SIGKILL
+  std::chrono::microseconds kill_after{0};  ///< 0: never; else `signal`
+  int signal = SIGKILL;
   std::string program = KEDGE_BINARY;
 };
 
@@ -102,7 +103,7 @@ inline Result run(const Call& call) {
   }
   if (call.kill_after.count() > 0) {
     std::this_thread::sleep_for(call.kill_after);
-    ::kill(child, SIGKILL);
+    ::kill(child, call.signal);
   }
   int status = 0;
   ::waitpid(child, &status, 0);

@@ -4,6 +4,7 @@
 #include <array>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "base/check.h"
 
@@ -13,16 +14,16 @@ namespace {
 using Kind = InputGroup::Kind;
 
 struct Place {
-  std::string_view part;    ///< the last name of a module
-  std::string_view reads;   ///< the part that stands for its input
+  std::string_view part;   ///< the last name of a module
+  std::string_view reads;  ///< the part that stands for its input
   std::size_t wave;
   bool writes_residual = false;
 };
 
 constexpr std::array kAttention = {
-    Place{"q_proj", "q_proj", 0},     Place{"k_proj", "q_proj", 0},
-    Place{"v_proj", "q_proj", 0},     Place{"q_a_proj", "q_a_proj", 0},
-    Place{"q_b_proj", "q_b_proj", 1}, Place{"kv_a_proj_with_mqa", "kv_a_proj_with_mqa", 0},
+    Place{"q_proj", "q_proj", 0},       Place{"k_proj", "q_proj", 0},
+    Place{"v_proj", "q_proj", 0},       Place{"q_a_proj", "q_a_proj", 0},
+    Place{"q_b_proj", "q_b_proj", 1},   Place{"kv_a_proj_with_mqa", "kv_a_proj_with_mqa", 0},
     Place{"kv_b_proj", "kv_b_proj", 1}, Place{"o_proj", "o_proj", 2, true},
 };
 constexpr std::array kFfn = {
@@ -46,7 +47,38 @@ Kind kind_of(LinearRole role, std::size_t wave) {
   return Kind::linear;
 }
 
+std::int64_t statistics_bytes(const InputGroup& group, bool cross, bool with_residual) {
+  const LinearRef& linear = group.modules.front()->linear;
+  std::int64_t values = linear.cols * linear.cols * (cross ? 2 : 1);
+  if (with_residual && group.writes_residual) values += linear.rows * linear.cols;
+  return values * static_cast<std::int64_t>(sizeof(float));
+}
+
+bool has_anchor(const InputGroup& group) {
+  return std::any_of(group.modules.begin(), group.modules.end(),
+                     [](const PlannedModule* module) { return module->anchor.has_value(); });
+}
+
 }  // namespace
+
+std::vector<Wave> parts_of(Wave wave, std::int64_t bytes, bool cross, bool with_residual) {
+  std::vector<Wave> parts;
+  if (std::any_of(wave.begin(), wave.end(), has_anchor)) {
+    parts.push_back(std::move(wave));
+    return parts;
+  }
+  std::int64_t taken = 0;
+  for (InputGroup& group : wave) {
+    const std::int64_t own = statistics_bytes(group, cross, with_residual);
+    if (parts.empty() || taken + own > bytes) {
+      parts.emplace_back();
+      taken = 0;
+    }
+    taken += own;
+    parts.back().push_back(std::move(group));
+  }
+  return parts;
+}
 
 std::vector<Wave> input_waves(const std::vector<const PlannedModule*>& modules, bool is_attention) {
   std::vector<Wave> waves(kWaves);

@@ -32,4 +32,8 @@ using Wave = std::vector<InputGroup>;
 /// is_attention: those below self_attn, else those below mlp.
 std::vector<Wave> input_waves(const std::vector<const PlannedModule*>& modules, bool is_attention);
 
+/// A wave in parts whose statistics (cross: two matrices per group, else one; with_residual: a third of groups that
+/// write to the residual stream) take at most `bytes`, or that are one group. Experts of one stack stay together.
+std::vector<Wave> parts_of(Wave wave, std::int64_t bytes, bool cross, bool with_residual);
+
 }  // namespace kedge

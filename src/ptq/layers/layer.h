@@ -28,6 +28,9 @@ struct LayerInput {
   ThreadPool& threads;
   std::map<std::string, DType, std::less<>> kept;  ///< the file's types of this layer's other tensors, canonical names
   const OutputMetric* metric = nullptr;            ///< of a method that is shaped
+  /// Most that sums of products of inputs (H^2 per expert) take at once; where they need more, the layer's inputs are
+  /// gone through more often. No bit depends on it.
+  std::int64_t statistics_bytes = std::int64_t{2} << 30;
 };
 
 struct LayerOutput {

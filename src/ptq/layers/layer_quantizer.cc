@@ -148,7 +148,13 @@ void LayerQuantizer::quantize_block(std::size_t block) {
   if (input_.metric != nullptr) {
     factor = input_.metric->factor(pass_.context(), input_.options.isa, input_.layer, !is_attention(block));
   }
-  for (const Wave& wave : input_waves(input_.modules, is_attention(block))) {
+  std::vector<Wave> waves;
+  for (Wave& wave : input_waves(input_.modules, is_attention(block))) {
+    for (Wave& part : parts_of(std::move(wave), input_.statistics_bytes, method_.asymmetric, method_.shaped)) {
+      waves.push_back(std::move(part));
+    }
+  }
+  for (const Wave& wave : waves) {
     throw_if_interrupted();
     std::vector<InputStatistics> statistics;
     if (needs_data) {

@@ -30,12 +30,14 @@ class Refit {
   RefitReport run();
 
  private:
+  /// Of the experts from `first` on, `count` of them: all where one Gram serves all.
   struct Sums {
-    std::vector<float> gram;  ///< [E or 1][H, H]
-    std::vector<float> rhs;   ///< [E or 1][H, 1 or E]
+    std::int64_t first = 0, count = 0;
+    std::vector<float> gram;  ///< [count or 1][H, H]
+    std::vector<float> rhs;   ///< [count][H]
   };
   void read_targets();
-  Sums accumulate();
+  Sums accumulate(std::int64_t first, std::int64_t count);
   void solve(Sums sums);
   /// Agreement and weighted error of the router that the overlay holds.
   std::pair<double, double> assess();
@@ -121,11 +123,11 @@ void Refit::residuals(const Capture& capture, std::int64_t first_row, float* out
   }
 }
 
-Refit::Sums Refit::accumulate() {
-  const std::int64_t grams = weighted() ? experts_ : 1;
-  Sums sums;
+Refit::Sums Refit::accumulate(std::int64_t first, std::int64_t count) {
+  const std::int64_t grams = weighted() ? count : 1;
+  Sums sums{first, count, {}, {}};
   sums.gram.resize(static_cast<std::size_t>(grams * hidden_ * hidden_));
-  sums.rhs.resize(static_cast<std::size_t>(experts_ * hidden_));
+  sums.rhs.resize(static_cast<std::size_t>(count * hidden_));
   const std::unique_ptr<Block> block = pass_.build(overlay_, block_);
   const Isa isa = pass_.options().isa;
   for (const LayerPass::Chunk& chunk : pass_.chunks()) {
@@ -138,19 +140,19 @@ Refit::Sums Refit::accumulate() {
     float* residual = ctx.scratch.take<float>(chunk.rows * experts_);
     residuals(capture, chunk.first_row, residual);
     std::vector<GramJob> jobs;
-    float* weights = ctx.scratch.take<float>(chunk.rows * experts_);
-    for (std::int64_t e = 0; e < experts_; ++e) {
+    float* weights = ctx.scratch.take<float>(chunk.rows * count);
+    for (std::int64_t i = 0; i < count; ++i) {
       for (std::int64_t t = 0; t < chunk.rows; ++t) {
-        weights[e * chunk.rows + t] =
-            targets_.weights[static_cast<std::size_t>((chunk.first_row + t) * experts_ + e)];
+        weights[i * chunk.rows + t] =
+            targets_.weights[static_cast<std::size_t>((chunk.first_row + t) * experts_ + first + i)];
       }
-      const float* w = weighted() ? weights + e * chunk.rows : nullptr;
-      if (weighted() || e == 0) {
+      const float* w = weighted() ? weights + i * chunk.rows : nullptr;
+      if (weighted() || i == 0) {
         jobs.push_back({x, hidden_, nullptr, 0, w, nullptr, chunk.rows, hidden_, hidden_,
-                        sums.gram.data() + e * hidden_ * hidden_, hidden_});
+                        sums.gram.data() + i * hidden_ * hidden_, hidden_});
       }
-      jobs.push_back({residual + e, experts_, x, hidden_, w, nullptr, chunk.rows, 1, hidden_,
-                      sums.rhs.data() + e * hidden_, hidden_});
+      jobs.push_back({residual + first + i, experts_, x, hidden_, w, nullptr, chunk.rows, 1, hidden_,
+                      sums.rhs.data() + i * hidden_, hidden_});
     }
     gram(ctx, isa, jobs);
   }
@@ -160,7 +162,7 @@ Refit::Sums Refit::accumulate() {
 void Refit::solve(Sums sums) {
   const ExecContext ctx = pass_.context();
   const Isa isa = pass_.options().isa;
-  const std::int64_t grams = weighted() ? experts_ : 1;
+  const std::int64_t grams = weighted() ? sums.count : 1;
   for (std::int64_t g = 0; g < grams; ++g) {
     float* gram = sums.gram.data() + g * hidden_ * hidden_;
     double trace = 0;
@@ -169,10 +171,10 @@ void Refit::solve(Sums sums) {
     if (!(ridge > 0)) continue;  // no token near this expert's boundary: nothing to fit
     for (std::int64_t i = 0; i < hidden_; ++i) gram[i * hidden_ + i] += ridge;
     if (!cholesky(ctx, isa, hidden_, gram, hidden_)) continue;
-    for (std::int64_t e = weighted() ? g : 0; e < (weighted() ? g + 1 : experts_); ++e) {
+    for (std::int64_t e = weighted() ? g : 0; e < (weighted() ? g + 1 : sums.count); ++e) {
       float* delta = sums.rhs.data() + e * hidden_;
       cholesky_solve(ctx, isa, hidden_, gram, hidden_, delta, 1, 1);
-      for (std::int64_t i = 0; i < hidden_; ++i) expert_row(e)[i] += delta[i];
+      for (std::int64_t i = 0; i < hidden_; ++i) expert_row(sums.first + e)[i] += delta[i];
     }
   }
 }
@@ -222,7 +224,13 @@ RefitReport Refit::run() {
   report.agreement_after = report.agreement_before;
   report.error_after = report.error_before;
   Tensor before = rounded(weight_, stored_);
-  solve(accumulate());
+  // The overlay keeps the router that was there until all are solved: a part sees the same residuals as the whole.
+  const std::int64_t gram_bytes = hidden_ * hidden_ * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t part =
+      weighted() ? std::clamp<std::int64_t>(input_.statistics_bytes / gram_bytes, 1, experts_) : experts_;
+  for (std::int64_t first = 0; first < experts_; first += part) {
+    solve(accumulate(first, std::min(part, experts_ - first)));
+  }
   const bool finite = all_finite({weight_.data<float>(), static_cast<std::size_t>(weight_.size())});
   if (!finite) return report;
   overlay_.replace(module_ + ".weight", rounded(weight_, stored_));
