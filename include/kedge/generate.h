@@ -23,10 +23,14 @@ struct SamplingOptions {
 };
 
 struct GenerateOptions {
-  std::filesystem::path model;        ///< a model directory
-  std::string prompt;                 ///< empty: starts from the bos token; Error(usage) when the model has none
+  std::filesystem::path model;  ///< a model directory
+  std::string prompt;           ///< empty: starts from the bos token; Error(usage) when the model has none
+  /// The prompt is what a user says, and the model's chat template frames it (docs of generate/chat_template.h; no
+  /// date is given). Error(unsupported) when the model has no template.
+  bool chat = false;
+  std::string system;                 ///< with chat: the system's message before it; empty: none
   std::int64_t max_new_tokens = 128;  ///< at least 1; fewer where the model's context ends earlier
-  bool add_special_tokens = true;     ///< what the tokenizer's post-processor adds to the prompt
+  bool add_special_tokens = true;     ///< what the tokenizer's post-processor adds to the prompt; not to a chat
   bool ignore_eos = false;
   bool skip_special_tokens = true;   ///< in `text`
   std::int64_t prefill_batch = 512;  ///< prompt tokens per pass

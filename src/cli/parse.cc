@@ -75,6 +75,16 @@ void run_parser(CLI::App& app, const Command& command, std::vector<std::string> 
   }
 }
 
+// What to do about an argument that is missing: a flag before it may have taken it.
+std::string where_it_went(const Command& command, const std::vector<Slot>& slots) {
+  for (const Slot& slot : slots) {
+    if (slot.values.size() < 2 || slot.flag->type == FlagType::boolean) continue;
+    return std::string("--") + slot.flag->name + " takes all words up to the next flag; put " +
+           command.positionals.front().name + " before it";
+  }
+  return std::string("run \"kedge ") + command.name + " --help\" for what it takes";
+}
+
 }  // namespace
 
 std::optional<Arguments> parse(const Command& command, const std::vector<std::string>& words) {
@@ -101,8 +111,7 @@ std::optional<Arguments> parse(const Command& command, const std::vector<std::st
     if (positional_options[i]->count() > 0) {
       arguments.set(positional, positionals[i]);
     } else if (positional.required) {
-      throw Error(ErrorCode::usage, std::string(positional.name) + " is missing", "",
-                  std::string("run \"kedge ") + command.name + " --help\" for what it takes");
+      throw Error(ErrorCode::usage, std::string(positional.name) + " is missing", "", where_it_went(command, slots));
     }
   }
   for (Slot& slot : slots) {

@@ -16,6 +16,11 @@ constexpr Positional kPositionals[] = {{"MODEL", "a Hugging Face directory, quan
 
 constexpr Flag kFlags[] = {
     {.name = "prompt", .short_name = 'p', .help = "the text to continue; - reads it from stdin"},
+    {.name = "chat",
+     .type = FlagType::boolean,
+     .fallback = "false",
+     .help = "the prompt is what a user says: the model's chat template frames it"},
+    {.name = "system", .help = "with --chat: the system's message before it"},
     {.name = "max-tokens",
      .short_name = 'n',
      .type = FlagType::integer,
@@ -63,6 +68,11 @@ GenerateOptions options_from(const Arguments& arguments) {
     throw Error(ErrorCode::usage, "no prompt is given", "-p TEXT, or -p - to read it from stdin");
   }
   if (options.prompt == "-") options.prompt = read_stdin();
+  options.chat = arguments.flag("chat");
+  options.system = arguments.text("system");
+  if (!options.chat && !options.system.empty()) {
+    throw Error(ErrorCode::usage, "--system is given without --chat", "both, or the whole text in --prompt");
+  }
   options.max_new_tokens = arguments.integer("max-tokens");
   options.ignore_eos = arguments.flag("ignore-eos");
   options.sampling.temperature = static_cast<float>(arguments.number("temperature"));
@@ -75,10 +85,16 @@ GenerateOptions options_from(const Arguments& arguments) {
 }
 
 void print_json(const GenerateOptions& options, const GenerateResult& result) {
-  const Json config = {{"model", options.model.string()},      {"prompt", options.prompt},
-                       {"max_tokens", options.max_new_tokens}, {"temperature", options.sampling.temperature},
-                       {"top_k", options.sampling.top_k},      {"top_p", options.sampling.top_p},
-                       {"min_p", options.sampling.min_p},      {"seed", options.sampling.seed},
+  const Json config = {{"model", options.model.string()},
+                       {"prompt", options.prompt},
+                       {"chat", options.chat},
+                       {"system", options.system},
+                       {"max_tokens", options.max_new_tokens},
+                       {"temperature", options.sampling.temperature},
+                       {"top_k", options.sampling.top_k},
+                       {"top_p", options.sampling.top_p},
+                       {"min_p", options.sampling.min_p},
+                       {"seed", options.sampling.seed},
                        {"ignore_eos", options.ignore_eos}};
   const Json results = {{"text", result.text},
                         {"prompt_ids", result.prompt_ids},

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "base/interrupt.h"
 #include "base/json.h"
+#include "generate/chat_template.h"
 #include "generate/sampler.h"
 #include "generate/session.h"
 #include "generate/tokenizer.h"
@@ -37,9 +39,24 @@ std::int32_t bos_token_id(const Tokenizer& tokenizer, const Checkpoint& checkpoi
               "give a prompt");
 }
 
-std::vector<std::int32_t> encode_prompt(const GenerateOptions& options, const Tokenizer& tokenizer,
-                                        const LoadedModel& model) {
-  std::vector<std::int32_t> ids = tokenizer.encode(options.prompt, options.add_special_tokens);
+/// The text that the model continues.
+std::string prompt_text(const GenerateOptions& options) {
+  if (!options.chat) return options.prompt;
+  const std::optional<ChatTemplate> chat = ChatTemplate::open(options.model);
+  if (!chat) {
+    throw Error(ErrorCode::unsupported, options.model.string() + " has no chat template",
+                "a chat_template in tokenizer_config.json, or chat_template.jinja",
+                "leave --chat out and give the text to continue");
+  }
+  Json messages = Json::array();
+  if (!options.system.empty()) messages.push_back({{"role", "system"}, {"content", options.system}});
+  messages.push_back({{"role", "user"}, {"content", options.prompt}});
+  return chat->render(messages, /*add_generation_prompt=*/true);
+}
+
+std::vector<std::int32_t> encode_prompt(const std::string& text, const GenerateOptions& options,
+                                        const Tokenizer& tokenizer, const LoadedModel& model) {
+  std::vector<std::int32_t> ids = tokenizer.encode(text, options.add_special_tokens && !options.chat);
   if (ids.empty()) ids.push_back(bos_token_id(tokenizer, model.checkpoint));
   const std::int64_t longest = model.model.spec().max_position_embeddings;
   if (static_cast<std::int64_t>(ids.size()) >= longest) {
@@ -125,6 +142,7 @@ GenerateResult generate(const GenerateOptions& options) {
   Stopwatch watch;
   ThreadPool threads(options.runtime.threads);
   const Tokenizer tokenizer = Tokenizer::open(options.model);
+  const std::string text = prompt_text(options);
   const LoadedModel model = load_model(options.model, load_options, threads);
   GenerateResult result;
   result.load_seconds = watch.lap();
@@ -132,7 +150,7 @@ GenerateResult generate(const GenerateOptions& options) {
   result.isa = isa_name(load_options.isa);
   result.threads = threads.size();
   result.explain = model.model.explain();
-  result.prompt_ids = encode_prompt(options, tokenizer, model);
+  result.prompt_ids = encode_prompt(text, options, tokenizer, model);
   run_session(options, model, tokenizer, watch, result);
   return result;
 }

@@ -205,6 +205,13 @@ TEST(Cli, WrongWordsAreUsageErrors) {
   expect_refused({"help", "cooking"}, usage, "cooking");
 }
 
+TEST(Cli, WordsThatAFlagTookAreNamed) {
+  const Result result = run({"perplexity", "--text", kDemoText, kDemo});
+  EXPECT_EQ(result.exit_code, static_cast<int>(ErrorCode::usage));
+  EXPECT_NE(result.err.find("--text takes all words up to the next flag; put MODEL before it"), std::string::npos)
+      << result.err;
+}
+
 TEST(Cli, QuantizeRefusesAndLeavesNothingBehind) {
   const TemporaryFolder folder;
   const std::string q = (folder / "q").string();
@@ -386,6 +393,28 @@ TEST(Cli, RunContinuesThePromptInEveryForm) {
   EXPECT_NE(run({"run", kDemo, "-p", prompt, "-n", "2", "--explain"}).err.find(": chosen"), std::string::npos);
 }
 
+// The frame is transformers' (tests/goldens/chat_templates).
+TEST(Cli, ChatsGoThroughTheModelsTemplate) {
+  const trips::TemporaryFolder folder;
+  const std::filesystem::path goldens = KEDGE_SOURCE_DIR "/tests/goldens/chat_templates";
+  std::filesystem::copy(kDemo, folder / "model");
+  const std::string model = (folder / "model").string();
+  const std::vector<std::string> words = {
+      "run", model, "--chat", "-p", "What is 2 + 2?\n", "--system", " You are brief. ", "-n", "2", "--json"};
+  Call call;
+  call.arguments = words;
+  expect_refused(call, ErrorCode::unsupported, "has no chat template");
+  std::filesystem::copy_file(goldens / "chatml.jinja", folder / "model/chat_template.jinja");
+  const Result result = run(words);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json ids = parse_json(result.out, "stdout")["results"]["prompt_ids"];
+  const std::string text = read_json(goldens / "expected.json")["templates"]["chatml"]["system_and_prompt"];
+  const Result tokens = run({"tokenize", model, text, "--json"});
+  EXPECT_EQ(ids, parse_json(tokens.out, "stdout")["results"]["ids"]);
+  call.arguments = {"run", model, "-p", "x", "--system", "y"};
+  expect_refused(call, ErrorCode::usage, "--system");
+}
+
 TEST(Cli, TokenizeAndBack) {
   EXPECT_EQ(run({"tokenize", kDemo, "It was a dark and"}).out, "878 322 259 1437 281\n");
   EXPECT_EQ(run({"tokenize", kDemo, "--decode", "878,322 259\n1437 281"}).out, "It was a dark and\n");
@@ -449,13 +478,33 @@ calibration = ["calibration.txt"]
 override = ["*.self_attn.*=w8a16-g128", "model.layers.0.*=none"]
 )");
   const fs::path text = folder / "calibration.txt";
-  const std::vector<std::string> flags = {"quantize", kDemo, (folder / "a").string(), "--scheme", "w3a16-g64", "--method",
-                                          "gptq", "--router-refit", "on", "--act-order", "off", "--damping", "0.02",
-                                          "--nsamples", "4", "--seqlen", "64", "--gate-weighted", "--calibration",
-                                          text.string(), "--override", "*.self_attn.*=w8a16-g128",
-                                          "model.layers.0.*=none", "-q"};
+  const std::vector<std::string> flags = {"quantize",
+                                          kDemo,
+                                          (folder / "a").string(),
+                                          "--scheme",
+                                          "w3a16-g64",
+                                          "--method",
+                                          "gptq",
+                                          "--router-refit",
+                                          "on",
+                                          "--act-order",
+                                          "off",
+                                          "--damping",
+                                          "0.02",
+                                          "--nsamples",
+                                          "4",
+                                          "--seqlen",
+                                          "64",
+                                          "--gate-weighted",
+                                          "--calibration",
+                                          text.string(),
+                                          "--override",
+                                          "*.self_attn.*=w8a16-g128",
+                                          "model.layers.0.*=none",
+                                          "-q"};
   ASSERT_EQ(run(flags).exit_code, 0);
-  const Result with_file = run({"quantize", kDemo, (folder / "b").string(), "--recipe", (folder / "r.toml").string(), "-q"});
+  const Result with_file =
+      run({"quantize", kDemo, (folder / "b").string(), "--recipe", (folder / "r.toml").string(), "-q"});
   ASSERT_EQ(with_file.exit_code, 0) << with_file.err;
   EXPECT_EQ(slurp(folder / "a" / "model.safetensors"), slurp(folder / "b" / "model.safetensors"));
 
