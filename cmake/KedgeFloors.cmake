@@ -27,8 +27,8 @@ if(CMAKE_CXX_FLAGS_DEV MATCHES "undefined")
   list(APPEND KEDGE_AVX2_FLAGS -fno-sanitize=undefined)
 endif()
 if(CMAKE_CXX_FLAGS_DEV MATCHES "thread")
-  # Nine tenths of the tests' time, and what threads share is decided above: all ISAs are given the same parts. The
-  # scalar rows keep it.
+  # Most of the tests' time, and what threads share is decided above: all ISAs are given the same parts. The scalar
+  # rows keep it.
   list(APPEND KEDGE_AVX2_FLAGS -fno-sanitize=thread)
 endif()
 set(KEDGE_AVX512_FLAGS ${KEDGE_AVX2_FLAGS} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512)

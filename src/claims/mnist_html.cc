@@ -210,7 +210,7 @@ void add_experts(HtmlPage& page, const Json& results) {
   }
   page.plot("Digits by expert", "Test images.", digits_map(shown));
   page.table(experts_table(results));
-  if (!results.at("by_error").empty()) page.table(by_error_table(results));
+  page.table(by_error_table(results));
 }
 
 }  // namespace

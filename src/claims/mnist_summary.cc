@@ -120,10 +120,6 @@ class Runs {
     for (const Json& line : first(variant).at("forms")) out.push_back(key_of(line));
     return out;
   }
-  /// Older records have fewer variants.
-  bool has(const std::string& variant) const {
-    return std::any_of(runs_.begin(), runs_.end(), [&](const Json& r) { return r.at("variant") == Json(variant); });
-  }
   const Json& first(const std::string& variant) const {
     const auto at =
         std::find_if(runs_.begin(), runs_.end(), [&](const Json& r) { return r.at("variant") == Json(variant); });
@@ -179,7 +175,7 @@ Json observers_json(const Runs& runs) {
 Json experts_json(const Runs& runs) {
   Json out = Json::array();
   for (const MnistVariant& variant : mnist_variants()) {
-    if (!variant.routes() || !runs.has(variant.name)) continue;
+    if (!variant.routes()) continue;
     const auto routing = [&](const char* key) {
       return interval_of(
           runs.run_values(variant.name, [&](const Json& r) { return r.at("routing").at(key).get<double>(); }));
@@ -218,7 +214,6 @@ Json experts_json(const Runs& runs) {
 Json by_error_json(const Runs& runs) {
   constexpr const char* kByError = "mcqsmoe";
   Json out = Json::array();
-  if (!runs.has(kByError)) return out;
   for (const char* baseline : {"moe-two", "moe", "ffn"}) {
     const auto difference = [&](const char* figure) {
       return interval_of(minus(runs.form_values(kByError, "fp32", figure), runs.form_values(baseline, "fp32", figure)));
@@ -402,7 +397,7 @@ class Claims {
 Json cost_json(const Runs& runs) {
   Json out = Json::array();
   for (const MnistVariant& variant : mnist_variants()) {
-    if (!variant.balance || !runs.has(variant.name)) continue;
+    if (!variant.balance) continue;
     const Json& run = runs.first(variant.name);
     const ClassifierSpec spec = mnist_spec(parse_network(variant.network), variant.top_k);
     out.push_back({{"variant", variant.name},
@@ -425,9 +420,7 @@ Json summarize_mnist(const std::vector<Json>& runs, const std::vector<Json>& lat
   Json results;
   results["seeds"] = records.form_values("ffn", "fp32", "test_accuracy").size();
   results["rows"] = Json::array();
-  for (const RowSpec& row : kRows) {
-    if (records.has(row.variant)) results["rows"].push_back(row_json(row, records));
-  }
+  for (const RowSpec& row : kRows) results["rows"].push_back(row_json(row, records));
   results["claims"] = Claims(records).list();
   results["observers"] = observers_json(records);
   results["experts"] = experts_json(records);

@@ -181,7 +181,6 @@ std::string observers_text(const Json& results) {
 }
 
 std::string by_error_text(const Json& results) {
-  if (!results.contains("by_error") || results.at("by_error").empty()) return {};
   std::string out = "\n## Routing by reconstruction error\n\n" +
                     head({"against", "test accuracy, points", "test loss", "time at batch 64, times"});
   for (const Json& row : results.at("by_error")) {
