@@ -28,4 +28,7 @@ foreach(library torch_cuda c10_cuda)
     list(APPEND torch_libraries ${torch_root}/lib/lib${library}.so)
   endif()
 endforeach()
-target_link_libraries(kedge_libtorch INTERFACE -Wl,--push-state,--no-as-needed ${torch_libraries} -Wl,--pop-state)
+# libstdc++ first: the wheel's libraries export parts of an older one's std::filesystem, which crash here when they are
+# found before ours (std::filesystem::remove_all of torch 2.11 for CUDA).
+target_link_libraries(kedge_libtorch INTERFACE
+  -Wl,--push-state,--no-as-needed stdc++ ${torch_libraries} -Wl,--pop-state)

@@ -62,6 +62,7 @@ struct QuantizeOptions {
   std::int64_t batch_size = 8;             ///< sequences of a step
   double lr = 0;                           ///< 0: 1 / iters
   std::string device = "auto";             ///< "cpu", "cuda", "cuda:N", "auto"
+  std::string compute_dtype = "float32";   ///< of the matrix products: "float32", "bfloat16"
   std::string base = "rounding";           ///< "rounding", "clipping"
   std::string objective;                   ///< "mse=1,value=0.05"; empty: the method's own
   std::string router;                      ///< "same", "next", "both"; empty: the method's own

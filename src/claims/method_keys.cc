@@ -36,6 +36,7 @@ constexpr MethodKey kKeys[] = {
     {"batch-size", [](QuantizeOptions& o) -> MethodField { return &o.batch_size; }},
     {"lr", [](QuantizeOptions& o) -> MethodField { return &o.lr; }},
     {"device", [](QuantizeOptions& o) -> MethodField { return &o.device; }},
+    {"compute-dtype", [](QuantizeOptions& o) -> MethodField { return &o.compute_dtype; }},
     {"base", [](QuantizeOptions& o) -> MethodField { return &o.base; }},
     {"objective", [](QuantizeOptions& o) -> MethodField { return &o.objective; }},
     {"router", [](QuantizeOptions& o) -> MethodField { return &o.router; }},

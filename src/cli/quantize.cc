@@ -23,13 +23,15 @@ constexpr Positional kPositionals[] = {
 constexpr Flag kFlags[] = {
     {.name = "recipe",
      .type = FlagType::path,
-     .help = "a TOML file with flags as keys (scheme = \"w3a16-g128\"); what is given here or in the environment counts",
+     .help =
+         "a TOML file with flags as keys (scheme = \"w3a16-g128\"); what is given here or in the environment counts",
      .value_name = "FILE"},
     {.name = "scheme",
      .fallback = "w4a16-g128",
-     .help = "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16); "
-             "anchor-int<4|2>[-g<group>][-fp16|-bf16|-int8][-sphere]: experts as deltas on an anchor that a layer's share, "
-             "which kedge alone opens; of classifiers also w8a8-dynamic, w8a8-static"},
+     .help =
+         "w<2|3|4|8>a16[-g32|-g64|-g128|-channel][-asym], or a preset of compressed-tensors (W4A16, W8A16); "
+         "anchor-int<4|2>[-g<group>][-fp16|-bf16|-int8][-sphere]: experts as deltas on an anchor that a layer's share, "
+         "which kedge alone opens; of classifiers also w8a8-dynamic, w8a8-static"},
     {.name = "method",
      .fallback = "auto",
      .help = "how codes are chosen: rtn, rtn-mse, awq, gptq, gptaq, kedge; by gradients (kedge-torch): autoround, "
@@ -42,19 +44,22 @@ constexpr Flag kFlags[] = {
     {.name = "target-bits",
      .type = FlagType::number,
      .fallback = "0",
-     .help = "mean bits per quantized weight, scales and zeros included: every layer gets 2, 3, 4 or 8 bits by measured "
-             "sensitivity, with the scheme's group; 0: the scheme's bits for all",
+     .help =
+         "mean bits per quantized weight, scales and zeros included: every layer gets 2, 3, 4 or 8 bits by measured "
+         "sensitivity, with the scheme's group; 0: the scheme's bits for all",
      .minimum = 0,
      .maximum = 16},
     {.name = "bits-per",
      .fallback = "model",
-     .help = "with --target-bits: which experts share their bits: all of the model (transformers 5 reads nothing else), "
-             "those of a layer, or none (kedge alone reads that)",
+     .help =
+         "with --target-bits: which experts share their bits: all of the model (transformers 5 reads nothing else), "
+         "those of a layer, or none (kedge alone reads that)",
      .choices = "model|layer|expert"},
     {.name = "sensitivity",
      .fallback = "both",
-     .help = "with --target-bits: what an error is weighted by: nothing, its effect on the KL divergence, on the choice "
-             "of experts, or both",
+     .help =
+         "with --target-bits: what an error is weighted by: nothing, its effect on the KL divergence, on the choice "
+         "of experts, or both",
      .choices = "error|kld|routing|both"},
     {.name = "override",
      .type = FlagType::list,
@@ -137,8 +142,9 @@ constexpr Flag kFlags[] = {
      .help = "GPTQ takes columns by falling diagonal of the Hessian; auto: with --method auto",
      .choices = "auto|on|off"},
     {.name = "scale-search",
-     .help = "scales from the extremes, clipped for the least squared error, or by the larger extreme with a sign; none: "
-             "full-range with --method kedge, else minmax",
+     .help =
+         "scales from the extremes, clipped for the least squared error, or by the larger extreme with a sign; none: "
+         "full-range with --method kedge, else minmax",
      .choices = "minmax|mse|full-range"},
     {.name = "routing-weight",
      .type = FlagType::number,
@@ -186,6 +192,10 @@ constexpr Flag kFlags[] = {
      .minimum = 0,
      .maximum = 1},
     {.name = "device", .fallback = "auto", .help = "where to tune: cpu, cuda, cuda:N; auto: a GPU where there is one"},
+    {.name = "compute-dtype",
+     .fallback = "float32",
+     .help = "type of the matrix products while tuning; routers are computed in fp32",
+     .choices = "float32|bfloat16"},
     {.name = "base",
      .fallback = "rounding",
      .help = "what is tuned: rounding and clipping, or clipping and scales alone",
@@ -359,6 +369,7 @@ void set_tuning(const Arguments& arguments, QuantizeOptions& options) {
   options.batch_size = arguments.integer("batch-size");
   options.lr = arguments.number("lr");
   options.device = arguments.text("device");
+  options.compute_dtype = arguments.text("compute-dtype");
   options.base = arguments.text("base");
   options.objective = arguments.text("objective");
   options.router = arguments.text("router");

@@ -44,6 +44,7 @@ TuneParameters tune_parameters(const QuantizeOptions& options) {
   tune.lr = options.lr;
   tune.seed = options.calibration.seed;
   tune.device = options.device;
+  tune.compute_dtype = parse_compute_dtype(options.compute_dtype);
   tune.base = parse_tune_base(options.base);
   tune.router = options.router.empty() ? preset.router : parse_tune_router(options.router);
   tune.objective = parse_objective(options.objective.empty() ? preset.objective : options.objective);

@@ -48,6 +48,7 @@ void add_tuning(Json& json, const TuneParameters& tune, const MethodParameters& 
   json["lr"] = tune.learning_rate();
   json["seed"] = tune.seed;
   json["device"] = tune.device;
+  json["compute_dtype"] = compute_dtype_name(tune.compute_dtype);
   json["base"] = tune_base_name(tune.base);
   json["objective"] = objective_text(tune.objective);
   json["expert_fallback"] = expert_fallback_name(parameters.expert_fallback);

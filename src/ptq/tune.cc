@@ -22,6 +22,7 @@ constexpr std::pair<const char*, TuneRouter> kRouters[] = {
     {"same", TuneRouter::same}, {"next", TuneRouter::next}, {"both", TuneRouter::both}};
 constexpr std::pair<const char*, TuneBase> kBases[] = {{"rounding", TuneBase::rounding},
                                                        {"clipping", TuneBase::clipping}};
+constexpr std::pair<const char*, DType> kComputeTypes[] = {{"float32", DType::f32}, {"bfloat16", DType::bf16}};
 constexpr std::pair<const char*, HingeShape> kShapes[] = {{"hinge", HingeShape::hinge},
                                                           {"softplus", HingeShape::softplus}};
 constexpr std::pair<const char*, ValueWeights> kValueWeights[] = {
@@ -53,10 +54,12 @@ WeightedTerm parse_term(std::string_view part, std::string_view whole) {
 const char* objective_term_name(ObjectiveTerm term) noexcept { return name_in(kTerms, term); }
 const char* tune_router_name(TuneRouter router) noexcept { return name_in(kRouters, router); }
 const char* tune_base_name(TuneBase base) noexcept { return name_in(kBases, base); }
+const char* compute_dtype_name(DType dtype) noexcept { return name_in(kComputeTypes, dtype); }
 const char* hinge_shape_name(HingeShape shape) noexcept { return name_in(kShapes, shape); }
 const char* value_weights_name(ValueWeights weights) noexcept { return name_in(kValueWeights, weights); }
 TuneRouter parse_tune_router(std::string_view name) { return value_in(kRouters, name, "choice of routers"); }
 TuneBase parse_tune_base(std::string_view name) { return value_in(kBases, name, "base"); }
+DType parse_compute_dtype(std::string_view name) { return value_in(kComputeTypes, name, "type of matrix products"); }
 HingeShape parse_hinge_shape(std::string_view name) { return value_in(kShapes, name, "shape phi"); }
 ValueWeights parse_value_weights(std::string_view name) { return value_in(kValueWeights, name, "value weights"); }
 

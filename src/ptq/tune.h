@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tensor/dtype.h"
+
 namespace kedge {
 
 /// Terms of an objective; the formulas stand in ptq/methods_twin/objectives.h.
@@ -24,11 +26,13 @@ enum class ValueWeights { none, sensitivity, boundary };
 const char* objective_term_name(ObjectiveTerm term) noexcept;
 const char* tune_router_name(TuneRouter router) noexcept;
 const char* tune_base_name(TuneBase base) noexcept;
+const char* compute_dtype_name(DType dtype) noexcept;  ///< "float32", "bfloat16"
 const char* hinge_shape_name(HingeShape shape) noexcept;
 const char* value_weights_name(ValueWeights weights) noexcept;
 // Error(usage) lists what there is.
 TuneRouter parse_tune_router(std::string_view name);
 TuneBase parse_tune_base(std::string_view name);
+DType parse_compute_dtype(std::string_view name);
 HingeShape parse_hinge_shape(std::string_view name);
 ValueWeights parse_value_weights(std::string_view name);
 
@@ -47,6 +51,7 @@ struct TuneParameters {
   double lr = 0;  ///< 0: 1 / iters
   std::uint64_t seed = 42;
   std::string device = "auto";
+  DType compute_dtype = DType::f32;  ///< of the matrix products, f32 or bf16; routers stay in fp32
   TuneBase base = TuneBase::rounding;
   TuneRouter router = TuneRouter::both;
   std::vector<WeightedTerm> objective;

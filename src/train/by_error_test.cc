@@ -115,13 +115,14 @@ at::Tensor batch(std::int64_t rows, std::int64_t length) {
   return from_ids(ids, {rows, length});
 }
 
-std::unique_ptr<Trainer> trained(const Json& config, std::int64_t steps, std::int64_t round_from) {
+std::unique_ptr<Trainer> trained(const Json& config, std::int64_t steps, std::int64_t round_from,
+                                 const twin::Options& options = {}) {
   at::set_num_threads(1);
   const ModelSpec spec = spec_of(config);
   TrainerSettings settings;
   settings.round_from = round_from;
-  auto trainer = std::make_unique<Trainer>(spec, twin::random_parameters(twin::list_parameters(spec), 5, {}), settings,
-                                           twin::Options{});
+  auto trainer =
+      std::make_unique<Trainer>(spec, twin::random_parameters(twin::list_parameters(spec), 5, {}), settings, options);
   trainer->place_on_manifolds();
   double first = 0, last = 0;
   for (std::int64_t step = 1; step <= steps; ++step) {
@@ -136,11 +137,13 @@ double worst_norm(const at::Tensor& stack) {
   return (stack.detach().to(at::kDouble).norm(2, -1) - 1).abs().max().item<double>();
 }
 
-TEST(ByError, StepsStayOnTheManifoldsAndReachEveryWeight) {
+class ByErrorOn : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(ByErrorOn, StepsStayOnTheManifoldsAndReachEveryWeight) {
   const Json config = tiny_config();
   const ModelSpec spec = spec_of(config);
   const twin::Parameters first = twin::random_parameters(twin::list_parameters(spec), 5, {});
-  const auto trainer = trained(config, 30, 8);
+  const auto trainer = trained(config, 30, 8, twin::testing::options_on(GetParam()));
   for (const TrainedWeight& weight : trainer->weights().trained()) {
     if (weight.name.find(".mlp.experts.") != std::string::npos) {
       EXPECT_LE(worst_norm(weight.value), 1e-6) << weight.name;
@@ -152,10 +155,14 @@ TEST(ByError, StepsStayOnTheManifoldsAndReachEveryWeight) {
         EXPECT_LE(orthonormality_error(std::span(encoders).subspan(e * 8 * 64, 8 * 64), 8, 64), 2e-6) << weight.name;
       }
       const at::Tensor begun = twin::retract(Manifold::stiefel_polar, first[weight.name].view({4, 8, 64}));
-      EXPECT_GT((weight.value.detach().view({4, 8, 64}) - begun).abs().max().item<double>(), 1e-3) << weight.name;
+      EXPECT_GT((weight.value.detach().to(at::kCPU).view({4, 8, 64}) - begun).abs().max().item<double>(), 1e-3)
+          << weight.name;
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, ByErrorOn, ::testing::ValuesIn(twin::testing::devices()),
+                         [](const auto& info) { return info.param; });
 
 /// Logits and routing of a model directory by the engine, and by the twin with these weights.
 void expect_same(const std::filesystem::path& folder, const twin::Model& twin, const twin::WeightFunction& weights) {

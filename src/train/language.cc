@@ -8,7 +8,6 @@
 #include <numeric>
 #include <optional>
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
@@ -155,8 +154,7 @@ LanguageRun::LanguageRun(const TrainOptions& options, Communicator* ranks)
   model_options_ = model_options(options_);
   report_.threads = options_.threads > 0 ? options_.threads : usable_cpus();
   at::set_num_threads(report_.threads);
-  // Elsewhere than on a CPU some of libtorch's gradients add in any order unless asked not to.
-  if (!model_options_.device.is_cpu()) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+  twin::prefer_repeatable_kernels(model_options_.device);
   read_inputs();
   if (ranks_.is_root()) open_out();
   ranks_.barrier();

@@ -20,6 +20,8 @@
 namespace kedge::training {
 namespace {
 
+using twin::testing::devices;
+using twin::testing::options_on;
 using twin::testing::to_floats;
 
 struct Golden {
@@ -58,11 +60,12 @@ struct Golden {
   std::vector<at::Tensor> batches;
 };
 
-class Curves : public ::testing::TestWithParam<const char*> {};
+class Curves : public ::testing::TestWithParam<std::tuple<const char*, std::string>> {};
 
 TEST_P(Curves, AreThoseOfTransformersAndTorch) {
-  const Golden golden(GetParam());
-  const auto trainer = golden.trainer();
+  const auto [name, device] = GetParam();
+  const Golden golden(name);
+  const auto trainer = golden.trainer(options_on(device));
   double worst = 0, first = 0, last = 0;
   std::string differences;
   for (std::size_t t = 0; t < golden.json["losses"].size(); ++t) {
@@ -76,15 +79,16 @@ TEST_P(Curves, AreThoseOfTransformersAndTorch) {
   }
   EXPECT_LE(worst, 1e-3) << differences;
   EXPECT_LT(last, 0.8 * first);
-  std::printf("%s: loss %.4f to %.4f, within %.1e\n", GetParam(), first, last, worst);
+  std::printf("%s: loss %.4f to %.4f, within %.1e\n", name, first, last, worst);
 }
 
 INSTANTIATE_TEST_SUITE_P(Goldens, Curves,
-                         ::testing::Values("olmoe-adamw.json", "olmoe-muon.json", "deepseek_v3-adamw.json",
-                                           "qwen3_moe-adamw.json"),
+                         ::testing::Combine(::testing::Values("olmoe-adamw.json", "olmoe-muon.json",
+                                                              "deepseek_v3-adamw.json", "qwen3_moe-adamw.json"),
+                                            ::testing::ValuesIn(devices())),
                          [](const auto& info) {
-                           std::string name = info.param;
-                           name = name.substr(0, name.find('.'));
+                           std::string name = std::get<0>(info.param);
+                           name = name.substr(0, name.find('.')) + "_" + std::get<1>(info.param);
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
@@ -185,12 +189,15 @@ TEST(Trainer, StartsAsTheModelItWasGiven) {
 
 TEST(Trainer, RepeatsToTheBit) {
   const Golden golden("olmoe-muon.json");
-  std::vector<double> losses[2];
-  for (auto& run : losses) {
-    const auto trainer = golden.trainer();
-    for (std::int64_t t = 1; t <= 6; ++t) run.push_back(trainer->step(golden.batches[0], 1e-3, t).loss);
+  for (const std::string& device : devices()) {
+    SCOPED_TRACE(device);
+    std::vector<double> losses[2];
+    for (auto& run : losses) {
+      const auto trainer = golden.trainer(options_on(device));
+      for (std::int64_t t = 1; t <= 6; ++t) run.push_back(trainer->step(golden.batches[0], 1e-3, t).loss);
+    }
+    EXPECT_EQ(losses[0], losses[1]);
   }
-  EXPECT_EQ(losses[0], losses[1]);
 }
 
 TEST(Trainer, InBfloat16StaysCloseAndKeepsWeightsInFp32) {

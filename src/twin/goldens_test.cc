@@ -32,7 +32,8 @@ std::vector<std::set<std::int32_t>> as_sets(const std::vector<std::int32_t>& ids
 
 Tensor next_token_loss(const Tensor& logits, const Tensor& ids) {
   const std::int64_t count = ids.size(1) - 1;
-  return at::cross_entropy_loss(logits.narrow(1, 0, count).flatten(0, 1), ids.narrow(1, 1, count).flatten());
+  return at::cross_entropy_loss(logits.narrow(1, 0, count).flatten(0, 1),
+                                ids.narrow(1, 1, count).flatten().to(logits.device()));
 }
 
 /// Elements of it: DecoderModel::random's pool of values, which a RandomSource of the same seed then repeats.
@@ -66,15 +67,19 @@ void expect_same_routing(const std::vector<Routing>& twin, Recorder& engine) {
   }
 }
 
-class Goldens : public ::testing::TestWithParam<const char*> {
+class Goldens : public ::testing::TestWithParam<std::tuple<const char*, std::string>> {
  protected:
   Goldens()
-      : golden(golden_dir(GetParam()) / "golden.safetensors"),
-        checkpoint(kedge::Checkpoint::open(golden_dir(GetParam()))),
-        model(Model::load(checkpoint)),
+      : family(std::get<0>(GetParam())),
+        options(options_on(std::get<1>(GetParam()))),
+        golden(golden_dir(family) / "golden.safetensors"),
+        checkpoint(kedge::Checkpoint::open(golden_dir(family))),
+        model(Model::load(checkpoint, options)),
         host_ids(integers(golden, "input_ids")),
         ids(from_ids(host_ids, {kBatch, kTokens})) {}
 
+  std::string family;
+  Options options;
   SafetensorsFile golden;
   Checkpoint checkpoint;
   Model model;
@@ -93,7 +98,7 @@ TEST_P(Goldens, LogitsAndRoutingAreTransformers) {
     EXPECT_EQ(as_sets(to_integers(routing.expert_ids), k), as_sets(integers(golden, "topk_ids" + suffix), k));
     EXPECT_LE(max_abs_difference(to_floats(routing.logits), floats(golden, "router_logits" + suffix)), kTolerance);
   }
-  std::printf("%s: logits within %.1e of transformers\n", GetParam(), difference);
+  std::printf("%s: logits within %.1e of transformers\n", family.c_str(), difference);
 }
 
 TEST_P(Goldens, LogitsAndRoutingAreTheEngines) {
@@ -104,13 +109,13 @@ TEST_P(Goldens, LogitsAndRoutingAreTheEngines) {
   const double difference = max_abs_difference(to_floats(out.logits), expected);
   EXPECT_LE(difference, kTolerance);
   expect_same_routing(out.routing, recorder);
-  std::printf("%s: logits within %.1e of the engine\n", GetParam(), difference);
+  std::printf("%s: logits within %.1e of the engine\n", family.c_str(), difference);
 }
 
 TEST_P(Goldens, GradientsAreTransformers) {
   const auto folder = source_dir() / "tests/goldens/twin";
-  const SafetensorsFile expected(folder / (std::string(GetParam()) + ".gradients.safetensors"));
-  const Json facts = read_json(folder / (std::string(GetParam()) + ".gradients.json"));
+  const SafetensorsFile expected(folder / (family + ".gradients.safetensors"));
+  const Json facts = read_json(folder / (family + ".gradients.json"));
   model.parameters().require_gradients(true);
   const Tensor loss = next_token_loss(model.forward(ids).logits, ids);
   EXPECT_NEAR(loss.item<double>(), facts["loss"].get<double>(), 1e-5);
@@ -135,7 +140,7 @@ TEST_P(Goldens, GradientsAreTransformers) {
     Tensor rows = parameter.grad();
     if (expected.has(name + ".rows")) {
       const auto which = integers(expected, name + ".rows");
-      rows = rows.index_select(0, from_ids(which, {static_cast<std::int64_t>(which.size())}));
+      rows = rows.index_select(0, from_ids(which, {static_cast<std::int64_t>(which.size())}).to(rows.device()));
     } else if (rows.dim() == 2) {
       rows = rows.narrow(0, 0, static_cast<std::int64_t>(values.size()) / rows.size(1));
     }
@@ -151,17 +156,17 @@ TEST_P(Goldens, GradientsAreTransformers) {
   for (const TensorInfo& info : expected.header().tensors) with_rows += info.name.ends_with(".rows");
   EXPECT_EQ(with_rows, 1u);
   EXPECT_EQ(stored + with_rows, expected.header().tensors.size());
-  std::printf("%s: %zu gradients, norms within %.1e, %zu compared by value, within %.1e (relative)\n", GetParam(),
+  std::printf("%s: %zu gradients, norms within %.1e, %zu compared by value, within %.1e (relative)\n", family.c_str(),
               norms, worst_norm, stored, worst_value);
 }
 
 TEST_P(Goldens, AQuantizedModelsTwinHasItsDequantizedWeights) {
-  const ModelSpec spec = spec_for_groups(GetParam());
+  const ModelSpec spec = spec_for_groups(family);
   ThreadPool pool(2);
   Runner runner(DecoderModel::random(spec, "w4a16-g32-asym", 5, engine_options(), pool), 2);
   Recorder recorder;
   const auto expected = run_engine(runner, host_ids, &recorder);
-  Model twin = Model::from_source(spec, RandomSource("w4a16-g32-asym", 5, largest_matrix(spec)));
+  Model twin = Model::from_source(spec, RandomSource("w4a16-g32-asym", 5, largest_matrix(spec)), options);
   const Output out = twin.forward(ids);
   EXPECT_LE(max_abs_difference(to_floats(out.logits), expected), kTolerance);
   expect_same_routing(out.routing, recorder);
@@ -174,15 +179,15 @@ TEST_P(Goldens, ATiedHeadIsTheEmbedding) {
   Runner runner(DecoderModel::random(spec, "f32", 7, engine_options(), pool), 2);
   Recorder recorder;
   const auto expected = run_engine(runner, host_ids, &recorder);
-  Model twin = Model::from_source(spec, RandomSource("f32", 7, largest_matrix(spec)));
+  Model twin = Model::from_source(spec, RandomSource("f32", 7, largest_matrix(spec)), options);
   EXPECT_FALSE(twin.parameters().contains("lm_head.weight"));
   EXPECT_LE(max_abs_difference(to_floats(twin.forward(ids).logits), expected), kTolerance);
 }
 
 TEST_P(Goldens, HalfPrecisionStaysNear) {
-  Options options;
-  options.compute_dtype = at::kBFloat16;
-  Model half = Model::load(checkpoint, options);
+  Options in_half = options;
+  in_half.compute_dtype = at::kBFloat16;
+  Model half = Model::load(checkpoint, in_half);
   const Output reference = model.forward(ids), out = half.forward(ids);
   EXPECT_EQ(out.logits.scalar_type(), at::kFloat);
   EXPECT_EQ(out.routing[0].logits.scalar_type(), at::kFloat);
@@ -205,8 +210,12 @@ TEST_P(Goldens, PaddingChangesNothingOnEitherSide) {
   EXPECT_GT(max_abs_difference(to_floats(unmasked), to_floats(alone)), 1e-3);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, Goldens, ::testing::Values("olmoe", "qwen3_moe", "mixtral", "deepseek_v3"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Families, Goldens,
+                         ::testing::Combine(::testing::Values("olmoe", "qwen3_moe", "mixtral", "deepseek_v3"),
+                                            ::testing::ValuesIn(devices())),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param);
+                         });
 
 }  // namespace
 }  // namespace kedge::twin

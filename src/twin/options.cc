@@ -1,6 +1,7 @@
 #include "twin/options.h"
 
 #include <charconv>
+#include <cstdlib>
 #include <string>
 
 #include <ATen/Context.h>
@@ -30,6 +31,15 @@ at::Device parse_device(std::string_view name) {
                 devices == 0 ? "the device cpu" : "a number below " + std::to_string(devices));
   }
   return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+void prefer_repeatable_kernels(const at::Device& device) {
+  if (device.is_cpu()) return;
+  // What cuBLAS wants for that, read when its first handle is made.
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  // Not "warn only": then attention keeps its gradients that add in any order.
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
 }
 
 }  // namespace kedge::twin

@@ -20,4 +20,8 @@ struct Options {
 /// (unsupported) for a GPU that libtorch does not see.
 at::Device parse_device(std::string_view name);
 
+/// On a GPU some of libtorch's kernels add in any order unless asked not to: for the whole process, asks for those that
+/// repeat to the bit. Before the first computation there.
+void prefer_repeatable_kernels(const at::Device& device);
+
 }  // namespace kedge::twin

@@ -231,13 +231,16 @@ TEST(ReconstructionMoe, AWholeModelIsPyTorchsInDoublePrecision) {
   std::vector<std::int32_t> ids(static_cast<std::size_t>(view.size()));
   std::memcpy(ids.data(), view.data, view.num_bytes());
   const at::NoGradGuard no_gradients;
-  Model model = Model::load(Checkpoint::open(folder));
-  const Output output = model.forward(from_ids(ids, view.shape));
-  EXPECT_LE(largest_difference(output.logits, read("logits")), 1e-4);
-  ASSERT_EQ(output.routing.size(), 2u);
-  for (const Routing& routing : output.routing) {
-    const at::Tensor logits = read("router_logits." + std::to_string(routing.layer));  // -error / temperature
-    EXPECT_LE(largest_difference(routing.errors, -0.1 * logits), 1e-5);
+  for (const std::string& device : devices()) {
+    SCOPED_TRACE(device);
+    Model model = Model::load(Checkpoint::open(folder), options_on(device));
+    const Output output = model.forward(from_ids(ids, view.shape));
+    EXPECT_LE(largest_difference(output.logits.to(at::kCPU), read("logits")), 1e-4);
+    ASSERT_EQ(output.routing.size(), 2u);
+    for (const Routing& routing : output.routing) {
+      const at::Tensor logits = read("router_logits." + std::to_string(routing.layer));  // -error / temperature
+      EXPECT_LE(largest_difference(routing.errors.to(at::kCPU), -0.1 * logits), 1e-5);
+    }
   }
 }
 

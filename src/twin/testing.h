@@ -8,8 +8,11 @@
 #include <string>
 #include <vector>
 
+#include <ATen/Context.h>
+
 #include "base/rng.h"
 #include "nn/weight_source.h"
+#include "twin/options.h"
 #include "twin/tensor.h"
 
 namespace kedge::twin::testing {
@@ -33,6 +36,19 @@ inline Tensor from_floats(std::span<const float> values, at::IntArrayRef shape) 
 inline Tensor from_ids(std::span<const std::int32_t> values, at::IntArrayRef shape) {
   return at::from_blob(const_cast<std::int32_t*>(values.data()), shape, at::TensorOptions().dtype(at::kInt))
       .to(at::kLong);
+}
+
+/// "cpu", and "cuda" where libtorch sees a GPU: what outside witnesses say is asked of each.
+inline std::vector<std::string> devices() {
+  return at::hasCUDA() ? std::vector<std::string>{"cpu", "cuda"} : std::vector<std::string>{"cpu"};
+}
+
+/// On that device, with kernels that repeat to the bit.
+inline Options options_on(const std::string& device) {
+  Options options;
+  options.device = parse_device(device);
+  prefer_repeatable_kernels(options.device);
+  return options;
 }
 
 /// Normal values of a name: matrices with the deviation 1 / sqrt(in), norms around 1, so that no mechanism drowns.

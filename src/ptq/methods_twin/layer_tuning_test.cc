@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "kedge/error.h"
 #include "ptq/methods_twin/testing.h"
+#include "twin/testing.h"
 
 namespace kedge {
 namespace {
@@ -19,6 +20,8 @@ using testing::kGoldens;
 using testing::LayerSubject;
 using testing::recipe_for;
 using testing::same_weights;
+using twin::testing::devices;
+using twin::testing::options_on;
 
 /// The largest gradient that the routing terms leave in the attention's and in the experts' matrices.
 struct Reach {
@@ -95,26 +98,50 @@ TEST(LayerTuning, PlainValueIsTopkMse) {
   EXPECT_FALSE(same_weights(a, LayerSubject(kDemo, 1, value).run()));
 }
 
-class Tuned : public ::testing::TestWithParam<std::tuple<const char*, TuneBase>> {};
+Json tuning_of(const LayerOutput& output) { return parse_json(output.log, "log")["tuning"]; }
+
+class Tuned : public ::testing::TestWithParam<std::tuple<const char*, TuneBase, std::string>> {};
 
 TEST_P(Tuned, LowersTheErrorOfTheLayer) {
-  const auto [scheme, base] = GetParam();
+  const auto [scheme, base, device] = GetParam();
   Recipe recipe = recipe_for("autoround", scheme);
   recipe.tune.base = base;
   recipe.tune.iters = 16;
   recipe.tune.batch_size = 4;  // all: steps are comparable
   const LayerSubject subject(kDemo, 2, recipe);
-  const Json log = parse_json(subject.run().log, "log");
-  const Json& mse = log["tuning"]["terms"]["mse"];
+  const Json tuning = tuning_of(subject.run(options_on(device)));
+  const Json& mse = tuning["terms"]["mse"];
   const double first = mse["first"].get<double>(), best = mse["best"].get<double>();
   EXPECT_LT(best, (base == TuneBase::rounding ? 0.6 : 0.97) * first);
-  EXPECT_GT(log["tuning"]["best_step"].get<int>(), 0);
+  EXPECT_GT(tuning["best_step"].get<int>(), 0);
   std::printf("%s %s: %.4e -> %.4e\n", scheme, tune_base_name(base), first, best);
+  if (device == "cpu") return;
+  const Json on_cpu = tuning_of(subject.run())["terms"]["mse"];
+  EXPECT_NEAR(first, on_cpu["first"].get<double>(), 1e-4 * first);
+  EXPECT_NEAR(best, on_cpu["best"].get<double>(), 0.05 * best);  // signs of tiny gradients part the ways
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Tuned,
                          ::testing::Combine(::testing::Values("w3a16-g128", "w3a16-g64-asym", "w2a16-channel"),
-                                            ::testing::Values(TuneBase::rounding, TuneBase::clipping)));
+                                            ::testing::Values(TuneBase::rounding, TuneBase::clipping),
+                                            ::testing::ValuesIn(devices())));
+
+TEST(LayerTuning, InBfloat16StaysNear) {
+  Recipe recipe = recipe_for("vsraq", "w3a16-g128");
+  recipe.tune.batch_size = 4;
+  const LayerSubject subject(kDemo, 1, recipe);
+  for (const std::string& device : devices()) {
+    twin::Options options = options_on(device);
+    const LayerOutput single = subject.run(options);
+    options.compute_dtype = at::kBFloat16;
+    const LayerOutput half = subject.run(options);
+    EXPECT_FALSE(same_weights(single, half));
+    const Json a = tuning_of(single)["terms"]["mse"], b = tuning_of(half)["terms"]["mse"];
+    EXPECT_NEAR(a["first"].get<double>(), b["first"].get<double>(), 0.05 * a["first"].get<double>());
+    EXPECT_NEAR(a["best"].get<double>(), b["best"].get<double>(), 0.3 * a["best"].get<double>());
+    EXPECT_LT(b["best"].get<double>(), 0.9 * b["first"].get<double>());
+  }
+}
 
 TEST(LayerTuning, WhatIsWrittenIsWhatWasTuned) {
   Recipe recipe = recipe_for("autoround", "w3a16-g128");
@@ -201,13 +228,20 @@ TEST(LayerTuning, ALayerThatIsKeptHasNothingToTune) {
 
 TEST(LayerTuning, RunsTwiceToTheSameBits) {
   const Recipe recipe = recipe_for("vsraq", "w3a16-g128");
-  const LayerOutput a = LayerSubject(kDemo, 0, recipe).run(), b = LayerSubject(kDemo, 0, recipe).run();
-  EXPECT_TRUE(same_weights(a, b));
-  EXPECT_EQ(a.log, b.log);
+  for (const std::string& device : devices()) {
+    SCOPED_TRACE(device);
+    const twin::Options options = options_on(device);
+    const LayerOutput a = LayerSubject(kDemo, 0, recipe).run(options), b = LayerSubject(kDemo, 0, recipe).run(options);
+    EXPECT_TRUE(same_weights(a, b));
+    EXPECT_EQ(a.log, b.log);
+  }
 }
 
+class EveryFamily : public ::testing::TestWithParam<std::string> {};
+
 /// Sigmoid scores, groups, selection bias, latent attention, a dense layer first.
-TEST(LayerTuning, EveryLayerOfEveryFamily) {
+TEST_P(EveryFamily, IsTunedInEveryLayer) {
+  const twin::Options options = options_on(GetParam());
   for (const char* family : {"deepseek_v3", "olmoe", "qwen3_moe", "mixtral"}) {
     for (const char* scheme : {"w4a16-g32", "w3a16-channel-asym"}) {
       SCOPED_TRACE(std::string(family) + " " + scheme);
@@ -218,7 +252,7 @@ TEST(LayerTuning, EveryLayerOfEveryFamily) {
       const int layers = LayerSubject(kGoldens / family, 0, recipe).spec.num_hidden_layers;
       for (int layer = 0; layer < layers; ++layer) {
         const LayerSubject subject(kGoldens / family, layer, recipe);
-        const Json log = parse_json(subject.run().log, "log");
+        const Json log = parse_json(subject.run(options).log, "log");
         // mse; six terms for each router in view
         const std::size_t routers = (log.contains("expert_tokens") ? 1u : 0u) + (layer + 1 < layers ? 1u : 0u);
         EXPECT_EQ(log["tuning"]["terms"].size(), 1 + 6 * routers) << log["tuning"].dump();
@@ -226,6 +260,9 @@ TEST(LayerTuning, EveryLayerOfEveryFamily) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, EveryFamily, ::testing::ValuesIn(devices()),
+                         [](const auto& info) { return info.param; });
 
 TEST(BatchSampler, EachSequenceOnceBeforeAnyTwice) {
   BatchSampler sampler(7, 3, 1);

@@ -53,10 +53,10 @@ struct LayerSubject {
     }
   }
 
-  std::unique_ptr<LayerTuning> tuning() const {
-    return std::make_unique<LayerTuning>(input, original, quantized, twin::Options{});
+  std::unique_ptr<LayerTuning> tuning(const twin::Options& options = {}) const {
+    return std::make_unique<LayerTuning>(input, original, quantized, options);
   }
-  LayerOutput run() const { return tuning()->run(); }
+  LayerOutput run(const twin::Options& options = {}) const { return tuning(options)->run(); }
 
   Checkpoint checkpoint;
   ModelSpec spec;

@@ -22,9 +22,9 @@ class TunedWeights {
   /// Loads the layer from input.source. Error(bad_file): NaN or infinity in a weight.
   TunedWeights(const LayerInput& input, const twin::Options& options);
 
-  bool empty() const noexcept { return matrices_.empty(); }  ///< nothing to tune
-  twin::WeightFunction original() const;                     ///< valid while this stays where it is
-  twin::WeightFunction quantized() const;                    ///< the same; as refresh() left them
+  bool empty() const noexcept { return parts_.empty(); }  ///< nothing to tune
+  twin::WeightFunction original() const;                  ///< valid while this stays where it is
+  twin::WeightFunction quantized() const;                 ///< the same; as refresh() left them
   /// Leaves anew from the parameters, without gradients.
   void refresh();
   /// Steps by the leaves' gradients; a matrix without one stays.
@@ -38,18 +38,31 @@ class TunedWeights {
   at::Tensor gradient(const std::string& name) const;
 
  private:
-  struct Matrix {
+  /// A matrix among the groups of its bundle.
+  struct Part {
     const PlannedModule* module;
-    FakeQuantTensors state;
-    at::Tensor leaf;  ///< [rows, cols]
-    at::Tensor best_rounding, best_alpha, best_beta, best_factor;
+    std::size_t bundle;
+    std::int64_t first, groups;
+    at::Tensor leaf;  ///< [rows, cols], a view of the bundle's values
   };
-  void add(const PlannedModule& module);
+  /// Matrices that are quantized alike, group below group: on a GPU one operator serves them all. On a CPU each has its
+  /// own, whose weights are the original's memory.
+  struct Bundle {
+    FakeQuantTensors state, best;
+    at::Tensor values;  ///< [G, group], fake-quantized
+    std::vector<std::size_t> parts;
+  };
+  void place(const PlannedModule& module);
+  void fill(Bundle& bundle);
+  const Part& part(const std::string& name) const;
+  /// [G, group]; undefined where no part has one.
+  at::Tensor gradient_of(const Bundle& bundle) const;
 
   const LayerInput& input_;
   twin::Options options_;
   twin::Parameters originals_;
-  std::vector<Matrix> matrices_;
+  std::vector<Part> parts_;
+  std::vector<Bundle> bundles_;
   std::map<std::string, std::size_t, std::less<>> by_name_;
 };
 

@@ -32,6 +32,8 @@ class TwinTuners : public LayerTunerFactory {
   std::unique_ptr<LayerTuner> make(const Recipe& recipe, const CalibrationData&) override {
     twin::Options options;
     options.device = twin::parse_device(recipe.tune.device);
+    options.compute_dtype = recipe.tune.compute_dtype == DType::bf16 ? at::kBFloat16 : at::kFloat;
+    twin::prefer_repeatable_kernels(options.device);
     return std::make_unique<TwinTuner>(options);
   }
 };
