@@ -152,7 +152,7 @@ TEST_P(ByErrorOn, StepsStayOnTheManifoldsAndReachEveryWeight) {
     if (weight.name.ends_with(".mlp.gate.weight")) {
       const std::vector<float> encoders = to_floats(weight.value);
       for (std::size_t e = 0; e < 4; ++e) {
-        EXPECT_LE(orthonormality_error(std::span(encoders).subspan(e * 8 * 64, 8 * 64), 8, 64), 2e-6) << weight.name;
+        EXPECT_LE(orthonormality_error(std::span(encoders).subspan(e * 8 * 64, 8 * 64), 8, 64), 3e-7) << weight.name;
       }
       const at::Tensor begun = twin::retract(Manifold::stiefel_polar, first[weight.name].view({4, 8, 64}));
       EXPECT_GT((weight.value.detach().to(at::kCPU).view({4, 8, 64}) - begun).abs().max().item<double>(), 1e-3)

@@ -16,6 +16,7 @@ namespace {
 
 // A singular value grows by half per step until it is near 1, so 60 steps reach down to 1e-9 of the largest.
 constexpr int kMostSteps = 60;
+constexpr double kEnough = 1e-13;
 
 Tensor straight_through(const Tensor& x, const Tensor& rounded) { return x + (rounded - x).detach(); }
 
@@ -30,10 +31,9 @@ Tensor polar(const Tensor& w) {
   const Tensor gram = at::matmul(w, w.mT()).detach();
   Tensor x = w / gram.abs().sum(-1).amax(-1).sqrt().unsqueeze(-1).unsqueeze(-1);
   const Tensor identity = at::eye(w.size(-2), w.options());
-  const double enough = w.scalar_type() == at::kDouble ? 1e-13 : 1e-6;
   for (int step = 0; step < kMostSteps; ++step) {
     const Tensor square = at::matmul(x, x.mT());
-    const bool done = (square - identity).abs().max().item<double>() <= enough;
+    const bool done = (square - identity).abs().max().item<double>() <= kEnough;
     x = 1.5 * x - 0.5 * at::matmul(square, x);
     if (done) return x;
   }
@@ -57,8 +57,9 @@ Tensor retract(Manifold manifold, const Tensor& w, const Tensor& norms) {
       const Tensor unit = w / w.square().sum(-1, /*keepdim=*/true).sqrt();
       return norms.defined() ? unit * norms.unsqueeze(-1) : unit;
     }
-    case Manifold::stiefel_polar: return polar(w);
-    case Manifold::stiefel_qr: return gram_schmidt(w);
+    // In fp64, so that fp32 rows are as orthonormal as their type allows: routing takes U U^T for the identity.
+    case Manifold::stiefel_polar: return polar(w.to(at::kDouble)).to(w.scalar_type());
+    case Manifold::stiefel_qr: return gram_schmidt(w.to(at::kDouble)).to(w.scalar_type());
   }
   KEDGE_CHECK(!"a manifold without a retraction");
   std::abort();
