@@ -33,6 +33,13 @@ struct AblationValue {
   std::int64_t n = 0;
 };
 
+/// Share of right answers in a task of kedge eval, or in the group that counts it.
+struct AblationTask {
+  std::string name, metric;  ///< "blimp", "acc,none"
+  std::int64_t samples = 0;  ///< questions
+  double original = 0, quantized = 0;
+};
+
 /// A model quantized and audited once.
 struct AblationRun {
   std::size_t model = 0, scheme = 0, method = 0;  ///< indices into AblationReport
@@ -44,6 +51,7 @@ struct AblationRun {
   double seconds = 0;          ///< of quantization; NaN when it was resumed, so that a part of it is not known
   double bits_per_weight = 0;  ///< of the quantized matrices
   std::vector<double> layers;  ///< 1 - Jaccard by MoE layer
+  std::vector<AblationTask> tasks;
   std::string record;          ///< its file in out/runs
 };
 
@@ -54,6 +62,7 @@ struct AblationMethod {
   std::vector<std::pair<std::string, AblationValue>> figures;
   AblationValue changed_ratio, kld_ratio;  ///< relative change against the baseline; of the baseline itself: 0
   std::vector<AblationValue> layers;       ///< 1 - Jaccard by MoE layer
+  std::vector<AblationValue> tasks, task_changes;  ///< accuracy by task, and less the original's
 };
 /// CHECKs that the figure is there.
 const AblationValue& figure(const AblationMethod& method, std::string_view name);
@@ -62,6 +71,7 @@ const AblationValue& figure(const AblationMethod& method, std::string_view name)
 struct AblationTable {
   std::size_t model = 0, scheme = 0;
   std::vector<AblationMethod> methods;
+  std::vector<AblationTask> tasks;  ///< the original's; `quantized` is not read
 };
 
 /// One layer quantized at a time: does routing that changes after the layer go with the divergence of the predictions?

@@ -92,7 +92,8 @@ struct QuantizeGroup {
   std::int64_t weights = 0;
   std::uint64_t source_bytes = 0;
   std::uint64_t output_bytes = 0;
-  double relative_rms_error = 0;  ///< over all weights of the group; 0 in a dry run
+  /// Over all weights of the group. None: not quantized, a dry run, or a run that had but to be put in place.
+  std::optional<double> relative_rms_error{};
   double bits_per_weight() const noexcept { return weights == 0 ? 0 : 8.0 * double(output_bytes) / double(weights); }
 };
 

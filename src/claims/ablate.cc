@@ -62,6 +62,7 @@ Json config_json(const AblationRecipe& recipe, const AblationInputs& inputs) {
           {"methods", std::move(methods)},
           {"baseline", recipe.methods[recipe.baseline].name},
           {"audit", {{"seqlen", recipe.audit_seqlen}, {"limit", recipe.audit_limit}}},
+          {"eval", Json::parse(inputs.eval)},
           {"whole", recipe.whole},
           {"layers", recipe.layers}};
 }
@@ -132,9 +133,9 @@ std::int64_t count_missing(const std::vector<RunSpec>& runs, const std::map<std:
 }
 
 Json execute(const RunSpec& run, const AblationRecipe& recipe, const AblationInputs& inputs,
-             const AblateOptions& options, LayerTunerFactory* tuners) {
+             const AblateOptions& options, LayerTunerFactory* tuners, OriginalScores& originals) {
   try {
-    return execute_run(run, recipe, inputs, options, tuners);
+    return execute_run(run, recipe, inputs, options, tuners, originals);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::interrupted) throw;
     throw Error(error.code(), fmt::format("{}:{}: the run {} failed: {}", recipe.file.string(),
@@ -150,6 +151,7 @@ void run_all(const std::vector<RunSpec>& runs, const AblateOptions& options, con
   make_folder(folder);
   make_folder(options.out / "models");
   Progress progress("ablate", missing, "runs");
+  OriginalScores originals;
   try {
     for (const RunSpec& run : runs) {
       if (records.contains(run.hash)) {
@@ -158,7 +160,7 @@ void run_all(const std::vector<RunSpec>& runs, const AblateOptions& options, con
         throw_if_interrupted();
         progress.update(report.runs_done, run.stem);
         const fs::path file = folder / (run.stem + ".json");
-        write_envelope(file, execute(run, recipe, inputs, options, tuners));
+        write_envelope(file, execute(run, recipe, inputs, options, tuners, originals));
         records[run.hash] = file;
         report.runs_done += 1;
       }

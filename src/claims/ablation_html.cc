@@ -128,6 +128,14 @@ HtmlTable layers_table(const AblationTable& table, const std::vector<int>& layer
   return out;
 }
 
+HtmlTable tasks_table(const AblationTable& table) {
+  HtmlTable out;
+  out.caption = "Accuracy";
+  out.header = text::task_header(table);
+  out.rows = text::task_rows(table);
+  return out;
+}
+
 void add_table(HtmlPage& page, const AblationReport& report, const AblationTable& table) {
   const std::vector<int>& layers = report.models[table.model].moe_layers;
   page.section(text::title(report, table));
@@ -138,6 +146,7 @@ void add_table(HtmlPage& page, const AblationReport& report, const AblationTable
             lines ? layer_lines(table, layers) : layer_map(table, layers));
   page.table(figures_table(report, table));
   page.table(layers_table(table, layers));
+  if (!table.tasks.empty()) page.table(tasks_table(table));
 }
 
 std::string scatter(const AblationReport& report, const AblationMechanism& mechanism) {

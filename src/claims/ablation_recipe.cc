@@ -130,6 +130,27 @@ void read_audit(TomlSection& top, AblationRecipe& recipe) {
   section.refuse_others();
 }
 
+void read_eval(TomlSection& top, AblationRecipe& recipe) {
+  const TomlValue* value = top.find("eval");
+  if (value == nullptr) return;
+  TomlSection section(recipe.file, "[eval]", *value);
+  AblationEval& eval = recipe.eval;
+  eval.line = value->line;
+  const TomlValue& tasks = section.require("tasks", "a list of tasks of kedge eval, such as \"blimp\"");
+  eval.tasks = section.texts("tasks", tasks);
+  if (eval.tasks.empty()) section.fail(tasks.line, "\"tasks\" is empty", "one task or more");
+  const fs::path here = recipe.file.parent_path();
+  for (std::string& task : eval.tasks) {
+    const bool is_path = task.ends_with(".toml") || task.find('/') != std::string::npos;
+    if (is_path) task = (here / task).lexically_normal().string();
+  }
+  const std::string folder = section.text("data-dir", {});
+  if (!folder.empty()) eval.data_dir = (here / folder).lexically_normal();
+  eval.num_fewshot = section.integer("num-fewshot", eval.num_fewshot, -1);
+  eval.limit = section.integer("limit", eval.limit, 0);
+  section.refuse_others();
+}
+
 void read_sensitivity(TomlSection& top, AblationRecipe& recipe) {
   const TomlValue* value = top.find("sensitivity");
   if (value == nullptr) return;
@@ -183,6 +204,7 @@ AblationRecipe read_ablation_recipe(const fs::path& file) {
   read_methods(top, calibration, recipe);
   for (AblationMethodRecipe& method : recipe.methods) method.options.cache_dir = cache_dir;
   read_audit(top, recipe);
+  read_eval(top, recipe);
   read_sensitivity(top, recipe);
   top.refuse_others();
   return recipe;

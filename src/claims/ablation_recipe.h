@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/toml_section.h"
+#include "claims/ablation_tasks.h"
 #include "kedge/quantize.h"
 
 namespace kedge {
@@ -30,6 +31,7 @@ struct AblationRecipe {
   bool whole = true;    ///< quantize whole models
   bool layers = false;  ///< quantize one layer at a time
   int schemes_line = 0;
+  AblationEval eval;
 };
 
 /// Paths are taken from the recipe's folder. Error(bad_file) "FILE:LINE: ...": no TOML, unknown or repeated keys, wrong

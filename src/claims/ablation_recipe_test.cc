@@ -140,6 +140,21 @@ TEST_F(AblationRecipeTest, ErrorsNameTheLine) {
   expect_refused("nsamples = 4", "nsamples = -4", 15, "negative");
   expect_refused("\"*.q_proj=none\"", "\"*.q_proj\"", 21, "an override");
   expect_refused("[audit]\nlimit = 5", "[sensitivity]\nwhole = false", 10, "neither");
+  expect_refused("limit = 5", "limit = 5\n[eval]\nlimit = 3", 12, "no \"tasks\"");
+  expect_refused("limit = 5", "limit = 5\n[eval]\ntasks = []", 13, "empty");
+  expect_refused("limit = 5", "limit = 5\n[eval]\ntasks = [\"a\"]\nlimits = 3", 14, "no key \"limits\"");
+}
+
+TEST_F(AblationRecipeTest, TasksAreNamesOrPathsFromItsFolder) {
+  std::string text = kGood;
+  text.replace(text.find("[audit]"), 0,
+               "[eval]\ntasks = [\"blimp\", \"own/t.toml\"]\ndata-dir = \"records\"\nlimit = 7\n");
+  const AblationEval eval = read(text).eval;
+  EXPECT_EQ(eval.tasks, (std::vector<std::string>{"blimp", (folder_ / "own/t.toml").string()}));
+  EXPECT_EQ(eval.data_dir, folder_ / "records");
+  EXPECT_EQ(eval.limit, 7);
+  EXPECT_EQ(eval.num_fewshot, -1);
+  EXPECT_TRUE(read(kGood).eval.tasks.empty());
 }
 
 TEST_F(AblationRecipeTest, MissingRecipe) {

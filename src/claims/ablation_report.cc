@@ -90,6 +90,20 @@ Json method_json(const AblationMethod& method) {
   json["kld_change"] = value_json(method.kld_ratio);
   json["one_minus_jaccard_by_layer"] = Json::array();
   for (const AblationValue& layer : method.layers) json["one_minus_jaccard_by_layer"].push_back(value_json(layer));
+  for (std::size_t t = 0; t < method.tasks.size(); ++t) {
+    json["tasks"].push_back(
+        {{"accuracy", value_json(method.tasks[t])}, {"change", value_json(method.task_changes[t])}});
+  }
+  return json;
+}
+
+Json tasks_json(const std::vector<AblationTask>& tasks, bool quantized) {
+  Json json = Json::array();
+  for (const AblationTask& task : tasks) {
+    json.push_back(
+        {{"name", task.name}, {"metric", task.metric}, {"samples", task.samples}, {"original", task.original}});
+    if (quantized) json.back()["quantized"] = task.quantized;
+  }
   return json;
 }
 
@@ -105,20 +119,22 @@ Json mechanism_json(const AblationReport& report, const AblationMechanism& mecha
 }
 
 Json run_json(const AblationReport& report, const AblationRun& run) {
-  return {{"model", report.models[run.model].path},
-          {"scheme", report.schemes[run.scheme]},
-          {"method", report.methods[run.method]},
-          {"seed", run.seedless ? Json(nullptr) : Json(run.seed)},
-          {"layer", run.layer < 0 ? Json(nullptr) : Json(run.layer)},
-          {"one_minus_jaccard", run.one_minus_jaccard},
-          {"exact_set", run.exact_set},
-          {"kld", run.kld},
-          {"ln_ratio", run.ln_ratio},
-          {"changed_after", run.changed_after},
-          {"seconds", run.seconds},
-          {"bits_per_weight", run.bits_per_weight},
-          {"one_minus_jaccard_by_layer", run.layers},
-          {"record", run.record}};
+  Json json{{"model", report.models[run.model].path},
+            {"scheme", report.schemes[run.scheme]},
+            {"method", report.methods[run.method]},
+            {"seed", run.seedless ? Json(nullptr) : Json(run.seed)},
+            {"layer", run.layer < 0 ? Json(nullptr) : Json(run.layer)},
+            {"one_minus_jaccard", run.one_minus_jaccard},
+            {"exact_set", run.exact_set},
+            {"kld", run.kld},
+            {"ln_ratio", run.ln_ratio},
+            {"changed_after", run.changed_after},
+            {"seconds", run.seconds},
+            {"bits_per_weight", run.bits_per_weight},
+            {"one_minus_jaccard_by_layer", run.layers},
+            {"record", run.record}};
+  if (!run.tasks.empty()) json["tasks"] = tasks_json(run.tasks, true);
+  return json;
 }
 
 }  // namespace
@@ -134,6 +150,10 @@ std::string ablation_table(const AblationReport& report) {
       layers.add_row(layer_cells(method));
     }
     out += figures.str() + layers.str();
+    if (table.tasks.empty()) continue;
+    TextTable tasks(text::task_header(table));
+    for (const auto& row : text::task_rows(table)) tasks.add_row(row);
+    out += tasks.str();
   }
   if (report.mechanisms.empty()) return out;
   TextTable mechanisms(mechanism_header(report));
@@ -157,6 +177,7 @@ std::string ablation_markdown(const AblationReport& report) {
     }
     out += "\n**" + text::title(report, table) + "**\n\n" + markdown_table(header_cells(report), figures) + "\n" +
            markdown_table(layer_header(report, table), layers);
+    if (!table.tasks.empty()) out += "\n" + markdown_table(text::task_header(table), text::task_rows(table));
   }
   if (report.mechanisms.empty()) return out;
   std::vector<std::vector<std::string>> rows;
@@ -186,6 +207,7 @@ std::string ablation_json(const AblationReport& report) {
     results["tables"].push_back({{"model", report.models[table.model].path},
                                  {"scheme", report.schemes[table.scheme]},
                                  {"methods", std::move(methods)}});
+    if (!table.tasks.empty()) results["tables"].back()["tasks"] = tasks_json(table.tasks, false);
   }
   results["mechanism"] = Json::array();
   for (const AblationMechanism& mechanism : report.mechanisms) {

@@ -67,18 +67,20 @@ Json config_of(const RunSpec& spec, const AblationRecipe& recipe, const Ablation
     texts.push_back({{"path", recipe.texts[i].string()}, {"sha256", inputs.text_hashes[i]}});
   }
   const AblationModel& model = inputs.models[spec.model];
-  return {{"model", {{"path", model.path}, {"sha256", model.sha256}}},
-          {"scheme", recipe.schemes[spec.scheme]},
-          {"method", {{"name", method.name}, {"settings", method_settings(method.options)}}},
-          {"calibration", spec.seed ? calibration_config(method.options, inputs) : Json(nullptr)},
-          {"seed", spec.seed ? Json(*spec.seed) : Json(nullptr)},
-          {"layer", spec.layer < 0 ? Json(nullptr) : Json(spec.layer)},
-          {"audit",
-           {{"texts", std::move(texts)},
-            {"seqlen", recipe.audit_seqlen},
-            {"limit", recipe.audit_limit},
-            {"numerics", options.runtime.numerics},
-            {"activations", options.runtime.activations}}}};
+  Json config = {{"model", {{"path", model.path}, {"sha256", model.sha256}}},
+                 {"scheme", recipe.schemes[spec.scheme]},
+                 {"method", {{"name", method.name}, {"settings", method_settings(method.options)}}},
+                 {"calibration", spec.seed ? calibration_config(method.options, inputs) : Json(nullptr)},
+                 {"seed", spec.seed ? Json(*spec.seed) : Json(nullptr)},
+                 {"layer", spec.layer < 0 ? Json(nullptr) : Json(spec.layer)},
+                 {"audit",
+                  {{"texts", std::move(texts)},
+                   {"seqlen", recipe.audit_seqlen},
+                   {"limit", recipe.audit_limit},
+                   {"numerics", options.runtime.numerics},
+                   {"activations", options.runtime.activations}}}};
+  if (!recipe.eval.tasks.empty()) config["eval"] = Json::parse(inputs.eval);
+  return config;
 }
 
 // Labels and paths are names, not causes.
@@ -89,6 +91,7 @@ std::string hash_of(Json config) {
   if (!config["calibration"].is_null()) {
     for (Json& file : config["calibration"]["files"]) file.erase("path");
   }
+  if (config.contains("eval")) config["eval"].erase("data_dir");
   config["version"] = version();
   return sha256_hex(config.dump());
 }
@@ -193,6 +196,7 @@ AblationInputs check_ablation(const AblationRecipe& recipe, LayerTunerFactory* t
     inputs.layers.push_back(layers);
   }
   for (const auto& text : recipe.texts) inputs.text_hashes.push_back(hash_input(text));
+  inputs.eval = eval_config(recipe.eval).dump(-1, ' ', false, Json::error_handler_t::replace);
   for (const AblationMethodRecipe& method : recipe.methods) {
     for (const auto& file : method.options.calibration.files) {
       if (!inputs.file_hashes.contains(file)) inputs.file_hashes[file] = hash_input(file);
@@ -237,8 +241,11 @@ std::vector<RunSpec> plan_runs(const AblationRecipe& recipe, const AblationInput
 }
 
 Json execute_run(const RunSpec& spec, const AblationRecipe& recipe, const AblationInputs& inputs,
-                 const AblateOptions& options, LayerTunerFactory* tuners) {
+                 const AblateOptions& options, LayerTunerFactory* tuners, OriginalScores& originals) {
   const TalkScope talk(options.verbose);
+  const bool has_tasks = !recipe.eval.tasks.empty();
+  std::vector<TaskScore> before, after;
+  if (has_tasks) before = originals.of(recipe.models[spec.model], recipe.eval, options.runtime);
   QuantizeOptions quantization = options_of(spec, recipe, inputs);
   quantization.threads = options.runtime.threads;
   quantization.destination = options.out / "models" / spec.stem;
@@ -255,8 +262,10 @@ Json execute_run(const RunSpec& spec, const AblationRecipe& recipe, const Ablati
   audit_options.limit = recipe.audit_limit;
   audit_options.runtime = options.runtime;
   const AuditReport audited = audit(audit_options);
+  if (has_tasks) after = score_tasks(quantization.destination, recipe.eval, options.runtime);
   if (!options.keep) remove_model(quantization.destination);
   Json record = record_of(spec, config_of(spec, recipe, inputs, options), recipe, quantized, resumed, audited);
+  if (has_tasks) record["results"]["tasks"] = tasks_to_json(before, after);
   record["results"]["warnings"] = talk.warnings();
   return record;
 }
@@ -283,6 +292,7 @@ AblationRun run_of_record(const RunSpec& spec, const Json& record, const std::st
       after += run.layers.back();
       ++layers_after;
     }
+    run.tasks = tasks_from_json(results.value("tasks", Json::array()));
     run.changed_after = layers_after == 0 ? kNaN : after / layers_after;
   } catch (const Json::exception& error) {
     throw Error(ErrorCode::bad_file, where + " is no record of a run: " + error.what(), kSchema,

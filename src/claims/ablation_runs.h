@@ -13,6 +13,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "claims/ablation_recipe.h"
+#include "claims/ablation_tasks.h"
 #include "kedge/ablate.h"
 
 namespace kedge {
@@ -31,6 +32,7 @@ struct AblationInputs {
   std::vector<int> layers;  ///< of each model
   std::vector<std::string> text_hashes;
   std::map<std::filesystem::path, std::string> file_hashes;  ///< of calibration files
+  std::string eval;                                          ///< eval_config(), as JSON
 };
 
 /// Hashes models and texts; plans every quantization without reading weights, so that what cannot work fails here.
@@ -41,10 +43,10 @@ AblationInputs check_ablation(const AblationRecipe& recipe, LayerTunerFactory* t
 std::vector<RunSpec> plan_runs(const AblationRecipe& recipe, const AblationInputs& inputs,
                                const AblateOptions& options);
 
-/// Quantizes into out/models (which must be there), audits, removes the quantized model (unless options.keep), gives
-/// the record. What a stopped run left there is finished.
+/// Quantizes into out/models (which must be there), audits, scores on the recipe's tasks, removes the quantized model
+/// (unless options.keep), gives the record. What a stopped run left there is finished.
 nlohmann::ordered_json execute_run(const RunSpec& spec, const AblationRecipe& recipe, const AblationInputs& inputs,
-                                   const AblateOptions& options, LayerTunerFactory* tuners);
+                                   const AblateOptions& options, LayerTunerFactory* tuners, OriginalScores& originals);
 
 /// The figures of a record. Error(bad_file) naming `where`.
 AblationRun run_of_record(const RunSpec& spec, const nlohmann::ordered_json& record, const std::string& where);

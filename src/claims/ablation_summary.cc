@@ -78,6 +78,13 @@ AblationMethod summarize_method(const AblationReport& report, std::size_t index,
   for (std::size_t l = 0; l < layers; ++l) {
     method.layers.push_back(mean_over(runs, [&](const AblationRun& run) { return run.layers[l]; }));
   }
+  const std::size_t tasks = runs.empty() ? 0 : runs.front()->tasks.size();
+  for (std::size_t t = 0; t < tasks; ++t) {
+    const auto share = [t](const AblationRun& run) { return run.tasks[t].quantized; };
+    const auto change = [t](const AblationRun& run) { return run.tasks[t].quantized - run.tasks[t].original; };
+    method.tasks.push_back(mean_over(runs, share));
+    method.task_changes.push_back(mean_over(runs, change));
+  }
   return method;
 }
 
@@ -89,9 +96,12 @@ void add_tables(AblationReport& report) {
         if (run.model == m && run.scheme == s && run.layer < 0) cells[run.method].push_back(&run);
       }
       if (std::all_of(cells.begin(), cells.end(), [](const Cell& cell) { return cell.empty(); })) continue;
-      AblationTable table{m, s, {}};
+      AblationTable table{m, s, {}, {}};
       for (std::size_t k = 0; k < cells.size(); ++k) {
         table.methods.push_back(summarize_method(report, k, cells[k], cells[report.baseline]));
+      }
+      for (const Cell& cell : cells) {
+        if (table.tasks.empty() && !cell.empty()) table.tasks = cell.front()->tasks;
       }
       report.tables.push_back(std::move(table));
     }

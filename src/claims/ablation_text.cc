@@ -13,7 +13,9 @@ namespace {
 bool has_interval(const AblationValue& v) { return !std::isnan(v.low) && !std::isnan(v.high); }
 
 std::string signed_fixed(double v, int decimals) {
-  return fmt::format("{}{:.{}f}", std::signbit(v) ? "−" : "+", std::fabs(v), decimals);
+  const std::string digits = fmt::format("{:.{}f}", std::fabs(v), decimals);
+  if (digits.find_first_not_of("0.") == std::string::npos) return digits;  // neither sign is known
+  return (std::signbit(v) ? "−" : "+") + digits;
 }
 
 }  // namespace
@@ -35,6 +37,13 @@ std::string change(const AblationValue& v) {
   const std::string mean = signed_fixed(100 * v.mean, 1) + " %";
   if (!has_interval(v)) return mean;
   return fmt::format("{} [{}, {}]", mean, signed_fixed(100 * v.low, 1), signed_fixed(100 * v.high, 1));
+}
+
+std::string points(const AblationValue& v) {
+  if (std::isnan(v.mean)) return "n/a";
+  const std::string mean = signed_fixed(100 * v.mean, 2);
+  if (!has_interval(v)) return mean;
+  return fmt::format("{} [{}, {}]", mean, signed_fixed(100 * v.low, 2), signed_fixed(100 * v.high, 2));
 }
 
 std::string correlation(const AblationCorrelation& c) {
@@ -67,8 +76,38 @@ std::string legend(const AblationReport& report) {
       "{} sequences, {} tokens. Changes against {} are paired by seed: exp of the mean log ratio, less one.",
       report.seeds.size(), format_count(report.sequences), format_count(report.tokens),
       report.methods[report.baseline]);
+  const bool has_tasks = std::any_of(report.tables.begin(), report.tables.end(),
+                                     [](const AblationTable& table) { return !table.tasks.empty(); });
+  if (has_tasks) text += " Accuracies are on the same questions, differences to the original's in points.";
   if (seedless) text += " Methods without calibration data give one result for all seeds, which has no interval.";
   return text;
+}
+
+std::vector<std::string> task_header(const AblationTable& table) {
+  std::vector<std::string> cells{"accuracy"};
+  for (const AblationTask& task : table.tasks) {
+    cells.push_back(fmt::format("{} ({})", task.name, format_count(task.samples)));
+    cells.push_back("less the original's");
+  }
+  return cells;
+}
+
+std::vector<std::vector<std::string>> task_rows(const AblationTable& table) {
+  std::vector<std::vector<std::string>> rows;
+  if (table.tasks.empty()) return rows;
+  rows.push_back({"original"});
+  for (const AblationTask& task : table.tasks) {
+    rows.back().push_back(format_percent(task.original));
+    rows.back().emplace_back();
+  }
+  for (const AblationMethod& method : table.methods) {
+    rows.push_back({method.name});
+    for (std::size_t t = 0; t < method.tasks.size(); ++t) {
+      rows.back().push_back(percent(method.tasks[t], 2));
+      rows.back().push_back(points(method.task_changes[t]));
+    }
+  }
+  return rows;
 }
 
 std::string mechanism_legend() {

@@ -281,8 +281,7 @@ void print_table(const QuantizeReport& report) {
   print(fmt::format("{:<14}{:<16}{:>8}{:>15}{:>12}{:>12}{:>8}{:>12}\n", "role", "scheme", "modules", "weights",
                     "source MB", "output MB", "bits", report.dry_run ? "" : "rel. error"));
   for (const QuantizeGroup& group : report.groups) {
-    const std::string error =
-        report.dry_run || group.scheme == "none" ? "" : fmt::format("{:.4f}", group.relative_rms_error);
+    const std::string error = group.relative_rms_error ? fmt::format("{:.4f}", *group.relative_rms_error) : "";
     print(fmt::format("{:<14}{:<16}{:>8}{:>15}{:>12}{:>12}{:>8.3f}{:>12}\n", group.role, group.scheme, group.modules,
                       group.weights, in_megabytes(group.source_bytes), in_megabytes(group.output_bytes),
                       group.bits_per_weight(), error));
@@ -342,7 +341,7 @@ void print_json(const QuantizeOptions& options, const QuantizeReport& report) {
                 {"source_bytes", group.source_bytes},
                 {"output_bytes", group.output_bytes},
                 {"bits_per_weight", group.bits_per_weight()}};
-    if (!report.dry_run && group.scheme != "none") row["relative_rms_error"] = group.relative_rms_error;
+    if (group.relative_rms_error) row["relative_rms_error"] = *group.relative_rms_error;
     results["groups"].push_back(std::move(row));
   }
   for (const QuantizeAllocation& row : report.allocation) {

@@ -167,13 +167,13 @@ void add_group(QuantizeReport& report, const std::string& role, const std::strin
   auto at = std::find_if(report.groups.begin(), report.groups.end(), same);
   if (at == report.groups.end()) at = report.groups.insert(at, QuantizeGroup{role, scheme});
   // Sums until finish_groups(): of squared errors, in units of the weights' squares.
-  const double before = at->relative_rms_error * at->relative_rms_error * static_cast<double>(at->weights);
+  const double before = std::pow(at->relative_rms_error.value_or(0), 2) * static_cast<double>(at->weights);
   ++at->modules;
   at->weights += weights;
   at->source_bytes += source;
   at->output_bytes += output;
   const double own = norm > 0 ? error / norm * static_cast<double>(weights) : 0;
-  at->relative_rms_error = std::sqrt((before + own) / static_cast<double>(at->weights));
+  if (scheme != "none") at->relative_rms_error = std::sqrt((before + own) / static_cast<double>(at->weights));
 }
 
 QuantTensor quantize_linear(Job& job, const ClassifierLinear& linear, QuantizeReport& report) {

@@ -29,7 +29,8 @@ void summarize(const QuantPlan& plan, const std::vector<ModuleError>& errors, Qu
     sum.squared_weight += errors[i].squared_weight;
   }
   for (auto& [key, value] : groups) {
-    value.first.relative_rms_error = value.second.relative_rms();
+    const bool is_quantized = !std::get<1>(key);
+    if (is_quantized && !errors.empty()) value.first.relative_rms_error = value.second.relative_rms();
     report.groups.push_back(std::move(value.first));
   }
   QuantizeGroup other{"other", "none"};

@@ -1,6 +1,7 @@
 // The ablation trip: records that stand on their own, resumption after a kill, one layer at a time, recipes' errors.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "base/json.h"
@@ -11,6 +12,7 @@
 #include "io/checkpoint.h"
 #include "kedge/ablate.h"
 #include "kedge/error.h"
+#include "kedge/evaluate.h"
 #include "process.h"
 
 namespace kedge {
@@ -101,6 +103,51 @@ TEST(AblateTrip, RecordsTablesAndPages) {
   EXPECT_LT(methods[1]["one_minus_jaccard_change"]["low"].get<double>(),
             methods[1]["one_minus_jaccard_change"]["mean"].get<double>());
   EXPECT_EQ(trips::slurp(folder / "out/ablation.html").find("src="), std::string::npos);
+}
+
+TEST(AblateTrip, TasksAreScoredAsKedgeEvalDoes) {
+  const TemporaryFolder folder;
+  trips::spit(folder / "r.toml", small_recipe("[eval]\ntasks = [\"mmlu_tiny\", \"hellaswag\"]\nlimit = 12\n"));
+  const trips::Result result = trips::run(call_for(folder / "r.toml", folder / "out", {"--keep"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.out.find("hellaswag (12)"), std::string::npos) << result.out;
+  const auto accuracies = [](const fs::path& model) {
+    EvaluateOptions options;
+    options.model = model;
+    options.tasks = {"mmlu_tiny", "hellaswag"};
+    options.limit = 12;
+    std::map<std::string, double> out;
+    for (const EvaluateTask& task : evaluate(options).tasks) out[task.name] = task.metrics.at(0).value;
+    return out;
+  };
+  std::map<std::string, double> original = accuracies(trips::kDemo);
+  const Json json = read_json(folder / "out/ablation.json");
+  const Json& table = json["results"]["tables"][0];
+  ASSERT_EQ(table["tasks"].size(), 2u);
+  for (const Json& task : table["tasks"]) {
+    EXPECT_EQ(task["metric"], "acc,none");
+    EXPECT_EQ(task["original"].get<double>(), original.at(task["name"]));
+  }
+  bool moved = false;
+  for (const Json& sample : json["samples"]) {
+    const std::string stem = fs::path(sample["record"].get<std::string>()).stem().string();
+    std::map<std::string, double> quantized = accuracies(folder / "out/models" / stem);
+    ASSERT_EQ(sample["tasks"].size(), 2u);
+    for (const Json& task : sample["tasks"]) {
+      EXPECT_EQ(task["quantized"].get<double>(), quantized.at(task["name"])) << stem;
+      moved = moved || task["quantized"] != task["original"];
+    }
+  }
+  EXPECT_TRUE(moved);
+  const Json& method = table["methods"][1];
+  EXPECT_NEAR(method["tasks"][0]["change"]["mean"].get<double>(),
+              method["tasks"][0]["accuracy"]["mean"].get<double>() - original.at(table["tasks"][0]["name"]), 1e-12);
+  EXPECT_NE(trips::slurp(folder / "out/ablation.html").find("hellaswag"), std::string::npos);
+
+  trips::spit(folder / "bad.toml", small_recipe("[eval]\ntasks = [\"text\"]\n"));
+  const trips::Result refused = trips::run(call_for(folder / "bad.toml", folder / "bad"));
+  EXPECT_NE(refused.exit_code, 0);
+  EXPECT_EQ(names_in(folder / "bad/runs").size(), 0u);
 }
 
 TEST(AblateTrip, KilledAndResumedGivesTheSameFigures) {

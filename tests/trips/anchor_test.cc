@@ -151,8 +151,8 @@ TEST(AnchorQuantize, HoldsWhatTheReportAndInspectSay) {
   ASSERT_NE(experts, report.groups.end());
   EXPECT_EQ(experts->scheme, "anchor-int4-g64");
   EXPECT_DOUBLE_EQ(experts->bits_per_weight(), 16.0 / 16 + 4 + 16.0 / 64);  // 16 experts share the anchor
-  EXPECT_GT(experts->relative_rms_error, 0.01);
-  EXPECT_LT(experts->relative_rms_error, 0.12);
+  EXPECT_GT(experts->relative_rms_error.value(), 0.01);
+  EXPECT_LT(experts->relative_rms_error.value(), 0.12);
 
   const InspectReport inspected = inspect(folder / "q");
   EXPECT_EQ(inspected.quant_format, "kedge/anchor-delta");
@@ -240,7 +240,7 @@ void write_upcycled(const fs::path& to, double own) {
 
 double expert_error(const QuantizeReport& report) {
   for (const QuantizeGroup& group : report.groups) {
-    if (group.role == "expert") return group.relative_rms_error;
+    if (group.role == "expert") return group.relative_rms_error.value();
   }
   return -1;
 }

@@ -145,7 +145,7 @@ class Runs {
   fs::path record(const RunSpec& spec, const AblationRecipe& recipe, const AblationInputs& inputs) {
     const auto at = records_.find(spec.hash);
     if (at != records_.end()) return at->second;
-    const Json json = execute_run(spec, recipe, inputs, options_, context_.tuners);
+    const Json json = execute_run(spec, recipe, inputs, options_, context_.tuners, originals_);
     const fs::path file = folder() / (spec.hash.substr(0, 16) + ".json");
     write_envelope(file, json);
     const Json& mean = json.at("results").at("mean");
@@ -157,6 +157,7 @@ class Runs {
 
   const TrackContext& context_;
   AblateOptions options_;
+  OriginalScores originals_;
   std::map<std::string, fs::path> records_;
 };
 
