@@ -1,4 +1,5 @@
 // Work that is shared by ranks: the same results as one rank's, bit for bit; a rank that dies ends the others.
+#include <algorithm>
 #include <thread>
 
 #include "base/json.h"
@@ -136,6 +137,61 @@ TEST_F(Ranks, EvalIsTheSameForAnyNumberOfThem) {
         EXPECT_EQ(slurp(folder / size / name), slurp(folder / "1" / name));
       }
     }
+  }
+}
+
+// A rank that is stopped when it has scored a task and hands in its share.
+class StoppedRank : public Communicator {
+ public:
+  StoppedRank(Communicator& inner, int gathers) : inner_(inner), left_(gathers) {}
+  int rank() const noexcept override { return inner_.rank(); }
+  int size() const noexcept override { return inner_.size(); }
+  std::vector<std::string> gather(std::string_view bytes) override {
+    if (left_-- == 0) throw Error(ErrorCode::interrupted, "stopped by the test");
+    return inner_.gather(bytes);
+  }
+  std::string broadcast(std::string_view bytes) override { return inner_.broadcast(bytes); }
+  void abort(int code) noexcept override { inner_.abort(code); }
+
+ private:
+  Communicator& inner_;
+  int left_;
+};
+
+TEST_F(Ranks, AStoppedEvalGoesOnWithTheAnswersOfAllRanks) {
+  const TemporaryFolder folder;
+  EvaluateOptions options;
+  options.model = kDemo;
+  options.tasks = {"piqa", "lambada_openai"};
+  options.limit = 8;
+  options.runtime.threads = 1;
+  options.out = folder / "alone";
+  evaluate(options);
+  for (const int size : {1, 2, 3}) {
+    SCOPED_TRACE(size);
+    options.out = folder / std::to_string(size);
+    on_ranks(2, [&](Communicator& ranks) {
+      StoppedRank stopped(ranks, 2);
+      EXPECT_THROW(evaluate(options, &stopped), Error);
+    });
+    const auto lines = [&](const char* name) {
+      const std::string text = slurp(options.out / name);
+      return std::count(text.begin(), text.end(), '\n');
+    };
+    EXPECT_GT(lines("progress.jsonl"), 1);
+    EXPECT_GT(lines("progress-1.jsonl"), 1);
+    const std::int64_t kept = lines("progress.jsonl") + lines("progress-1.jsonl") - 2;
+    on_ranks(size, [&](Communicator& ranks) {
+      const EvaluateResult result = evaluate(options, size == 1 ? nullptr : &ranks);
+      if (ranks.is_root()) {
+        EXPECT_EQ(result.requests_resumed, kept);
+      }
+    });
+    Json ours = results_of(options.out / "results.json")["results"],
+         all = results_of(folder / "alone" / "results.json")["results"];
+    for (Json* json : {&ours, &all}) json->erase("requests_resumed");
+    EXPECT_EQ(ours, all);
+    EXPECT_FALSE(fs::exists(options.out / "progress.jsonl") || fs::exists(options.out / "progress-1.jsonl"));
   }
 }
 
