@@ -8,9 +8,9 @@ Needs (not at run time of kedge, only here): torch, transformers, auto-round, co
 Both quantize the same model on the same token ids with the same scheme, float16 scales, steps and batch, one after the
 other on this machine's CPU; what is left differs is the order of the batches. Then transformers runs the original and
 both results in fp32 on those ids, and for each layer the mean squared error of its output is printed (inputs on the
-quantized path, as a block's loss has it), with the seconds that each block took, by the clock and of CPU time (for kedge the whole
-program's, for auto-round that of its tuning alone). By default auto-round computes in fp32,
-as kedge does (--amp: in its own default, bf16 where the CPU has it).
+quantized path, as a block's loss has it), the Jaccard index of the expert sets on another text, and the seconds that each
+block took, by the clock and of CPU time (for kedge the whole program's, for auto-round that of its tuning alone). By
+default auto-round computes in fp32, as kedge does (--amp: in its own default, bf16 where the CPU has it).
 """
 import argparse
 import json
@@ -64,6 +64,29 @@ def layer_outputs(model, ids, batch=8):
     for hook in hooks:
         hook.remove()
     return [torch.cat(parts) for parts in outputs]
+
+
+def selections(model, ids, batch=8):
+    """[MoE layers] of bool [S T, E]: which experts each token goes to."""
+    chosen, hooks, k = {}, [], model.config.num_experts_per_tok
+    for name, module in model.named_modules():
+        if not name.endswith(".mlp.gate"):
+            continue
+        def keep(_, __, output, name=name):
+            logits = (output[0] if isinstance(output, tuple) else output).detach().float()
+            top = logits.topk(k, dim=-1).indices
+            chosen.setdefault(name, []).append(torch.zeros_like(logits, dtype=torch.bool).scatter(-1, top, True))
+        hooks.append(module.register_forward_hook(keep))
+    with torch.no_grad():
+        for first in range(0, len(ids), batch):
+            model(ids[first:first + batch], use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return [torch.cat([part.flatten(0, -2) for part in parts]) for parts in chosen.values()]
+
+
+def jaccards(reference, chosen):
+    return [float(((a & b).sum(-1) / (a | b).sum(-1)).mean()) for a, b in zip(reference, chosen, strict=True)]
 
 
 def load(path):
@@ -120,6 +143,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--scheme", default="w3a16-g128")
     parser.add_argument("--text", default=str(pathlib.Path(__file__).parent.parent / "models/calibration-text.txt"))
+    parser.add_argument("--audit-text", default=str(pathlib.Path(__file__).parent.parent / "models/demo-text.txt"))
     parser.add_argument("--nsamples", type=int, default=32)
     parser.add_argument("--seqlen", type=int, default=256)
     parser.add_argument("--iters", type=int, default=200)
@@ -134,14 +158,23 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         text, ids = calibration(arguments, folder)
-        reference = layer_outputs(load(arguments.model), ids)
+        audit = AutoTokenizer.from_pretrained(arguments.model)(
+            pathlib.Path(arguments.audit_text).read_text(encoding="utf-8"), add_special_tokens=False).input_ids
+        count = min(len(audit) // arguments.seqlen, arguments.nsamples)
+        audit = torch.tensor(audit[:count * arguments.seqlen]).view(count, arguments.seqlen)
+        original = load(arguments.model)
+        reference, routes = layer_outputs(original, ids), selections(original, audit)
+        ours_routes, theirs_routes = [], []
         for seed in arguments.seeds:
             out, seconds, cpu = run_kedge(arguments, text, folder, seed)
-            ours.append(errors(reference, layer_outputs(load(out), ids)))
+            quantized = load(out)
+            ours.append(errors(reference, layer_outputs(quantized, ids)))
+            ours_routes.append(jaccards(routes, selections(quantized, audit)))
             ours_seconds += seconds
             ours_cpu += cpu
             model, seconds, cpu = run_autoround(arguments, ids, seed)
             theirs.append(errors(reference, layer_outputs(model, ids)))
+            theirs_routes.append(jaccards(routes, selections(model, audit)))
             theirs_seconds += seconds
             theirs_cpu += cpu
     mean = lambda rows: [statistics.mean(column) for column in zip(*rows)]
@@ -151,6 +184,7 @@ def main():
                       "seeds": arguments.seeds, "threads": arguments.threads, "amp": arguments.amp,
                       "kedge_mse": ours, "autoround_mse": theirs,
                       "ratio": [a / b for a, b in zip(ours, theirs)],
+                      "kedge_jaccard_by_seed": ours_routes, "autoround_jaccard_by_seed": theirs_routes,
                       "kedge_seconds_per_block": statistics.mean(ours_seconds),
                       "autoround_seconds_per_block": statistics.mean(theirs_seconds),
                       "kedge_cpu_seconds_per_block": ours_cpu / len(ours_seconds),

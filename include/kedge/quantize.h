@@ -126,12 +126,17 @@ struct QuantizeReport {
   bool dry_run = false;
 };
 
-/// Throws Error: usage (unknown scheme, method or scale type, a pattern that matches nothing, SRC = DST or DST inside SRC),
-/// exists (DST), unsupported (an already quantized source), bad_file (NaN or infinity in a weight), io, interrupted
-/// (the partial folder stays and is resumed by the same call).
-/// tuners: of methods that need torch (kedge-torch has them); null: such a method is Error(unsupported).
+/// Throws Error: usage (unknown scheme, method or scale type, a pattern that matches nothing, SRC = DST or DST inside
+/// SRC), exists (DST), unsupported (an already quantized source), bad_file (NaN or infinity in a weight), io,
+/// interrupted (the partial folder stays and is resumed by the same call). tuners: of methods that need torch
+/// (kedge-torch has them); null: such a method is Error(unsupported). ranks: share the calibration sequences; rank 0
+/// alone writes DST and has the whole report. The sums over tokens are in another order than one rank's, so that codes
+/// can differ by a rounding; the same number of ranks gives the same bytes. null: one rank. With more,
+/// Error(unsupported) for a method without calibration data or with tuners.
+class Communicator;
 class LayerTunerFactory;
-QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuners = nullptr);
+QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuners = nullptr,
+                        Communicator* ranks = nullptr);
 
 /// Does the method tune by gradients? Error(usage) for one that there is not.
 bool quantize_method_needs_torch(const std::string& method);

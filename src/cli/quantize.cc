@@ -426,7 +426,9 @@ int run_quantize(const Arguments& arguments) {
   if (options.destination.empty() && !options.dry_run) {
     throw Error(ErrorCode::usage, "DST is missing", "the directory to write, or --dry-run");
   }
-  const QuantizeReport report = quantize(options, arguments.torch() != nullptr ? arguments.torch()->tuners : nullptr);
+  const QuantizeReport report =
+      quantize(options, arguments.torch() != nullptr ? arguments.torch()->tuners : nullptr, arguments.ranks());
+  if (!arguments.is_root()) return 0;
   if (arguments.flag("json")) {
     print_json(options, report);
   } else {
@@ -453,10 +455,11 @@ constinit const Command quantize_command{
     .details =
         "Attention, MLP and expert matrices are quantized; routers, norms, embeddings and lm_head stay as they "
         "are. One layer is in memory at a time. A run that was stopped leaves DST.partial; the same command "
-        "resumes it and gives the bytes of an undisturbed run. Methods that tune by gradients run in kedge-torch. SRC "
-        "may "
+        "resumes it and gives the bytes of an undisturbed run. Methods that tune by gradients run in kedge-torch. "
+        "Started by mpirun, the ranks share the calibration sequences; methods without gradients. SRC may "
         "be a classifier that kedge train mnist made: all its matrices but the router's are rounded to nearest.",
     .needs_with = needs_of,
-    .recipe_flag = "recipe"};
+    .recipe_flag = "recipe",
+    .ranks = true};
 
 }  // namespace kedge::cli

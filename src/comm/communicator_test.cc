@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "comm/bytes.h"
+#include "comm/sum.h"
 #include "kedge/error.h"
 
 namespace kedge {
@@ -38,6 +39,27 @@ TEST(ThreadRanks, AFailedRankEndsTheWaitOfTheOthers) {
     if (ranks.rank() == 1) return ranks.abort(3);
     EXPECT_THROW(ranks.barrier(), Error);
   });
+}
+
+TEST(SumOverRanks, IsTheirSumInTheirOrderAtAllOfThem) {
+  for (const int size : {1, 2, 3, 5}) {
+    on_ranks(size, [&](Communicator& ranks) {
+      const auto of = [](int rank, std::size_t i) { return 1.0f / static_cast<float>(3 + rank + static_cast<int>(i)); };
+      std::vector<float> values(5), expected(5);
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        values[i] = of(ranks.rank(), i);
+        for (int rank = 0; rank < size; ++rank) expected[i] += of(rank, i);  // not associative: the order counts
+      }
+      sum_over_ranks(&ranks, std::span(values));
+      EXPECT_EQ(values, expected);
+      EXPECT_EQ(sum_over_ranks(&ranks, std::int64_t{1} << (40 + ranks.rank())), ((std::int64_t{1} << size) - 1) << 40);
+      EXPECT_EQ(sum_over_ranks(&ranks, 0.5), 0.5 * size);
+      sum_over_ranks(&ranks, std::span<double>());
+    });
+  }
+  std::vector<double> alone{1.5, 2.5};
+  sum_over_ranks(nullptr, std::span(alone));
+  EXPECT_EQ(alone, (std::vector<double>{1.5, 2.5}));
 }
 
 TEST(SingleRank, IsTheRoot) {

@@ -139,6 +139,7 @@ std::string manifest(const ManifestInput& in) {
   json["recipe"] = in.recipe.to_json();
   json["recipe_hash"] = in.recipe.hash();
   if (in.data != nullptr) json["calibration"] = to_json(*in.data);
+  if (in.ranks > 1) json["calibration"]["ranks"] = in.ranks;
   for (const QuantizeAllocation& row : in.plan.allocation) {
     Json units = Json::object();
     for (const auto& [bits, count] : row.units) units[std::to_string(bits)] = count;

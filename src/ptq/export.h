@@ -31,6 +31,7 @@ struct ManifestInput {
   std::span<const ModuleError> errors;          ///< [modules of the plan]
   const CalibrationData* data = nullptr;        ///< null: no calibration
   std::vector<std::string> layers;              ///< LayerOutput::log of each layer; empty without calibration
+  int ranks = 1;                                ///< that shared the calibration
 };
 /// kedge.manifest.json (docs/formats/manifest.md): no dates and no paths, so that equal inputs give equal bytes.
 std::string manifest(const ManifestInput& input);

@@ -9,11 +9,13 @@
 
 #include <fmt/format.h>
 
+#include "base/check.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/version.h"
+#include "comm/communicator.h"
 #include "kedge/error.h"
 #include "model/classifier.h"
 #include "model/decoder.h"
@@ -91,10 +93,11 @@ void check_space(const fs::path& destination, const fs::path& partial, std::uint
 
 // What a partial folder belongs to.
 std::string plan_hash(const QuantPlan& plan, const std::string& source_hash, const Recipe& recipe,
-                      const CalibrationData* data) {
+                      const CalibrationData* data, int ranks) {
   Sha256 hash;
   hash.update(source_hash + "\n" + recipe.hash() + "\n" + version() + "\n");
   if (data != nullptr) hash.update(fmt::format("{} {}\n", data->ids_hash, data->seed));
+  if (ranks > 1) hash.update(fmt::format("{} ranks\n", ranks));  // whose sums are in another order
   for (const ShardPlan& shard : plan.shards) {
     for (const auto& entry : shard.entries) {
       hash.update(fmt::format("{} {} {}\n", entry.name, dtype_name(entry.dtype), shape_string(entry.shape)));
@@ -145,6 +148,7 @@ struct Job {
   const QuantPlan& plan;
   LayerTunerFactory* tuners;
   std::optional<CalibrationData> data;  ///< where it was needed before
+  Communicator* ranks;                  ///< null: one
 };
 
 Json stack_manifests(const LayerStore* store, int num_layers) {
@@ -162,10 +166,40 @@ std::vector<std::string> layer_logs(const LayerStore* store, int num_layers) {
   return logs;
 }
 
+// Rank 0 says whether there is anything left to calibrate.
+bool all_go_on(Communicator* ranks, bool goes_on) {
+  return ranks == nullptr ? goes_on : ranks->broadcast(goes_on ? "go on" : "") == "go on";
+}
+
+Json store_config(const Job& job) {
+  return {{"quantization_config", plain_quantization(job.checkpoint, job.plan, job.recipe)}};
+}
+
+void calibrate(const Job& job, const CalibrationData& data, ThreadPool& threads, LayerStore& store) {
+  std::unique_ptr<LayerTuner> tuner;
+  if (find_quant_method(job.recipe.method).needs == MethodNeeds::torch) tuner = job.tuners->make(job.recipe, data);
+  const bool alone = job.ranks == nullptr;
+  const std::optional<CalibrationData> own = alone ? std::nullopt : std::optional(share_of(data, *job.ranks));
+  quantize_layers({job.checkpoint, job.plan, job.recipe, alone ? data : *own, job.options.cache_dir, threads,
+                   tuner.get(), job.ranks},
+                  store);
+}
+
+// What ranks other than the first do.
+void help(const Job& job) {
+  ThreadPool threads(job.options.threads);
+  const auto data = job.data ? job.data : calibration_data(job.options, job.recipe, job.checkpoint, threads);
+  if (!all_go_on(job.ranks, false)) return;
+  LayerStore store(job.checkpoint, job.plan, resolved(job.options.destination).string() + ".partial",
+                   store_config(job));
+  calibrate(job, *data, threads, store);
+}
+
 void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, QuantizeReport& report) {
   const ModelSpec spec = model_spec(job.checkpoint);
   ThreadPool threads(job.options.threads);
   report.threads = threads.size();
+  const int ranks = job.ranks == nullptr ? 1 : job.ranks->size();
   const auto data = job.data ? job.data : calibration_data(job.options, job.recipe, job.checkpoint, threads);
   const fs::path destination = resolved(job.options.destination);
   // Results of finished layers stand beside the shards until the checkpoint is complete.
@@ -174,18 +208,19 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
   note("hashing " + job.options.source.string());
   report.source_hash = job.checkpoint.content_hash();
   CheckpointWriter writer(destination, job.plan.shards,
-                          plan_hash(job.plan, report.source_hash, job.recipe, data ? &*data : nullptr));
+                          plan_hash(job.plan, report.source_hash, job.recipe, data ? &*data : nullptr, ranks));
   std::optional<LayerStore> store;
   if (by_layer) {
-    store.emplace(job.checkpoint, job.plan, writer.folder(),
-                  Json{{"quantization_config", plain_quantization(job.checkpoint, job.plan, job.recipe)}});
+    store.emplace(job.checkpoint, job.plan, writer.folder(), store_config(job));
   }
   const std::vector<std::string> scratch = scratch_files(job.plan, store ? &*store : nullptr, spec.num_hidden_layers);
   const auto finish = [&] {
     for (const std::string& name : scratch) fs::remove(writer.folder() / name);
     writer.finish();
   };
-  if (by_layer && writer.is_complete()) {
+  const bool is_complete = by_layer && writer.is_complete();
+  if (data && !all_go_on(job.ranks, !is_complete)) KEDGE_CHECK(is_complete);
+  if (is_complete) {
     // A run that was stopped at its very end: nobody has heard its warnings yet.
     const Json done = read_json(writer.folder() / "kedge.manifest.json");
     int layer = 0;
@@ -194,9 +229,7 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
   }
 
   if (data) {
-    std::unique_ptr<LayerTuner> tuner;
-    if (find_quant_method(job.recipe.method).needs == MethodNeeds::torch) tuner = job.tuners->make(job.recipe, *data);
-    quantize_layers({job.checkpoint, job.plan, job.recipe, *data, job.options.cache_dir, threads, tuner.get()}, *store);
+    calibrate(job, *data, threads, *store);
   } else if (by_layer) {
     fit_stacks(job.checkpoint, job.plan, job.recipe, threads, *store);
   }
@@ -209,7 +242,7 @@ void write_checkpoint(const Job& job, std::vector<ModuleError>& errors, Quantize
                                                     stack_manifests(store ? &*store : nullptr, spec.num_hidden_layers)));
   writer.write_file("kedge.manifest.json",
                     manifest({job.checkpoint, report.source_hash, job.plan, job.recipe, errors, data ? &*data : nullptr,
-                              layer_logs(store ? &*store : nullptr, spec.num_hidden_layers)}));
+                              layer_logs(store ? &*store : nullptr, spec.num_hidden_layers), ranks}));
   writer.mark_complete();
   finish();
 }
@@ -236,6 +269,11 @@ QuantizeReport make_report(const QuantizeOptions& options, const Checkpoint& che
   return report;
 }
 
+[[noreturn]] void refuse_ranks(const std::string& why) {
+  throw Error(ErrorCode::unsupported, why,
+              "a method without gradients that reads calibration data, such as kedge or gptq", "run it without mpirun");
+}
+
 // A folder that has no config.json is Checkpoint::open()'s to complain of.
 bool is_classifier_folder(const fs::path& source) {
   std::error_code ignored;
@@ -244,14 +282,20 @@ bool is_classifier_folder(const fs::path& source) {
 
 }  // namespace
 
-QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuners) {
+QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuners, Communicator* given_ranks) {
   const auto start = std::chrono::steady_clock::now();
+  Communicator* ranks = given_ranks != nullptr && given_ranks->size() > 1 ? given_ranks : nullptr;
+  const bool is_root = ranks == nullptr || ranks->is_root();
   if (is_classifier_folder(options.source)) {
+    if (ranks != nullptr) refuse_ranks("a classifier is quantized without calibration text");
     check_paths(options);
     return quantize_classifier(options);
   }
   const Recipe recipe = make_recipe(options);
-  if (!options.dry_run) check_paths(options);
+  if (ranks != nullptr && (!recipe.calibrated() || find_quant_method(recipe.method).needs == MethodNeeds::torch)) {
+    refuse_ranks("the method " + recipe.method + " does not share its work among ranks");
+  }
+  if (!options.dry_run && is_root) check_paths(options);
   if (!options.dry_run && tuners == nullptr && find_quant_method(recipe.method).needs == MethodNeeds::torch) {
     throw Error(ErrorCode::unsupported, "the method " + recipe.method + " needs libtorch", "a method without gradients",
                 "or run kedge-torch, which \"make torch\" builds");
@@ -268,9 +312,11 @@ QuantizeReport quantize(const QuantizeOptions& options, LayerTunerFactory* tuner
       plan_quantization(checkpoint, recipe, options.max_shard_bytes, allocation ? &*allocation : nullptr);
   QuantizeReport report = make_report(options, checkpoint, plan, recipe);
   std::vector<ModuleError> errors;
-  if (!options.dry_run) {
+  if (!options.dry_run && !is_root) {
+    help({options, checkpoint, recipe, plan, tuners, std::move(data), ranks});
+  } else if (!options.dry_run) {
     try {
-      write_checkpoint({options, checkpoint, recipe, plan, tuners, std::move(data)}, errors, report);
+      write_checkpoint({options, checkpoint, recipe, plan, tuners, std::move(data), ranks}, errors, report);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::interrupted) throw;
       throw Error(ErrorCode::interrupted,

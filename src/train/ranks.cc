@@ -1,11 +1,10 @@
 #include "train/ranks.h"
 
-#include <cstring>
-#include <string>
-#include <string_view>
-#include <vector>
+#include <cstdint>
+#include <span>
 
 #include "base/check.h"
+#include "comm/sum.h"
 
 namespace kedge::training {
 
@@ -14,26 +13,18 @@ void sum_over_ranks(Communicator& ranks, const at::Tensor& tensor) {
   KEDGE_CHECK(tensor.is_contiguous());
   const at::NoGradGuard no_gradients;
   const at::Tensor host = tensor.to(at::kCPU);
-  const std::size_t bytes = host.nbytes();
-  const std::vector<std::string> all = ranks.gather({static_cast<const char*>(host.const_data_ptr()), bytes});
-  at::Tensor sum = host;
-  for (std::size_t rank = 0; rank < all.size(); ++rank) {
-    KEDGE_CHECK(all[rank].size() == bytes);
-    at::Tensor part = at::empty_like(host);
-    std::memcpy(part.mutable_data_ptr(), all[rank].data(), bytes);
-    sum = rank == 0 ? part : sum.add_(part);
+  const auto sum = [&]<class T>(T* first) {
+    kedge::sum_over_ranks(&ranks, std::span<T>(first, static_cast<std::size_t>(host.numel())));
+  };
+  switch (host.scalar_type()) {
+    case at::kFloat: sum(host.mutable_data_ptr<float>()); break;
+    case at::kDouble: sum(host.mutable_data_ptr<double>()); break;
+    case at::kLong: sum(host.mutable_data_ptr<std::int64_t>()); break;
+    default: KEDGE_CHECK(!"a type that nobody sums");
   }
-  const std::string result = ranks.broadcast({static_cast<const char*>(sum.const_data_ptr()), bytes});
-  KEDGE_CHECK(result.size() == bytes);
-  at::Tensor out = at::empty_like(host);
-  std::memcpy(out.mutable_data_ptr(), result.data(), bytes);
-  tensor.copy_(out);
+  if (!tensor.is_cpu()) tensor.copy_(host);
 }
 
-double sum_over_ranks(Communicator& ranks, double value) {
-  const at::Tensor tensor = at::full({1}, value, at::kDouble);
-  sum_over_ranks(ranks, tensor);
-  return tensor.item<double>();
-}
+double sum_over_ranks(Communicator& ranks, double value) { return kedge::sum_over_ranks(&ranks, value); }
 
 }  // namespace kedge::training

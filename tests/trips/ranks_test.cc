@@ -195,6 +195,99 @@ TEST_F(Ranks, AStoppedEvalGoesOnWithTheAnswersOfAllRanks) {
   }
 }
 
+QuantizeOptions calibrated(const std::string& method, const fs::path& destination) {
+  QuantizeOptions options;
+  options.source = kDemo;
+  options.destination = destination;
+  options.scheme = "w3a16-g128";
+  options.method = method;
+  options.router_refit = true;
+  options.calibration.nsamples = 7;  // not a multiple of the ranks
+  options.calibration.seqlen = 64;
+  options.threads = 1;
+  return options;
+}
+
+/// Errors of states and modules, relative. Rounding with feedback goes other ways from the smallest difference on: what
+/// is quantized first tells whether the sums are right, the rest that nothing went astray.
+void expect_near(const fs::path& ours, const fs::path& theirs, double first) {
+  const Json a = read_json(ours / "kedge.manifest.json"), b = read_json(theirs / "kedge.manifest.json");
+  const auto expect = [](const Json& x, const Json& y, const char* key, double tolerance) {
+    EXPECT_NEAR(x[key].get<double>(), y[key].get<double>(), tolerance * y[key].get<double>()) << x;
+  };
+  ASSERT_EQ(a["layers"].size(), b["layers"].size());
+  for (std::size_t l = 0; l < a["layers"].size(); ++l) {
+    expect(a["layers"][l], b["layers"][l], "state_error", 0.1);
+    std::int64_t tokens[2] = {0, 0};
+    for (const Json& count : a["layers"][l]["expert_tokens"]) tokens[0] += count.get<std::int64_t>();
+    for (const Json& count : b["layers"][l]["expert_tokens"]) tokens[1] += count.get<std::int64_t>();
+    EXPECT_EQ(tokens[0], tokens[1]) << l;
+  }
+  for (std::size_t m = 0; m < a["modules"].size(); ++m) {
+    if (!a["modules"][m].contains("relative_rms_error")) continue;
+    const std::string name = a["modules"][m]["name"];
+    const bool is_first = name.starts_with("model.layers.0.self_attn.") && !name.ends_with("o_proj");
+    expect(a["modules"][m], b["modules"][m], "relative_rms_error", is_first ? first : 0.1);
+  }
+}
+
+TEST_F(Ranks, CalibrationIsTheSumOfTheirSequences) {
+  const TemporaryFolder folder;
+  // kedge draws signs for its metric, other ones for tokens of other ranks.
+  for (const auto& [method, first] : {std::pair("kedge", 0.02), std::pair("gptaq", 1e-3), std::pair("awq", 1e-3)}) {
+    SCOPED_TRACE(method);
+    const auto to = [&](const std::string& name) { return folder / (std::string(method) + name); };
+    quantize(calibrated(method, to("1")));
+    for (const int size : {2, 3}) {
+      const fs::path out = to(std::to_string(size)), again = to(std::to_string(size) + "again");
+      for (const fs::path& path : {out, again}) {
+        on_ranks(size, [&](Communicator& ranks) { quantize(calibrated(method, path), nullptr, &ranks); });
+      }
+      EXPECT_EQ(trips::folder_content(out), trips::folder_content(again));
+      expect_near(out, to("1"), first);
+      EXPECT_EQ(read_json(out / "kedge.manifest.json")["calibration"]["ranks"], size);
+      EXPECT_NE(slurp(out / "model.safetensors"), slurp(to("1") / "model.safetensors")) << "nothing was shared";
+    }
+  }
+}
+
+TEST_F(Ranks, AStoppedCalibrationGoesOnToTheSameBytes) {
+  const TemporaryFolder folder;
+  on_ranks(2, [&](Communicator& ranks) { quantize(calibrated("kedge", folder / "whole"), nullptr, &ranks); });
+  for (const int gathers : {3, 120, 300}) {
+    SCOPED_TRACE(gathers);
+    const fs::path out = folder / std::to_string(gathers);
+    on_ranks(2, [&](Communicator& ranks) {
+      StoppedRank stopped(ranks, gathers);
+      EXPECT_THROW(quantize(calibrated("kedge", out), nullptr, &stopped), Error);
+    });
+    EXPECT_FALSE(fs::exists(out));
+    on_ranks(2, [&](Communicator& ranks) { quantize(calibrated("kedge", out), nullptr, &ranks); });
+    EXPECT_EQ(trips::folder_content(out), trips::folder_content(folder / "whole"));
+  }
+}
+
+TEST_F(Ranks, WhatTheyCannotShareTheyRefuse) {
+  const TemporaryFolder folder;
+  const auto expect_refused = [&](const QuantizeOptions& options, const char* message) {
+    on_ranks(2, [&](Communicator& ranks) {
+      try {
+        quantize(options, nullptr, &ranks);
+        ADD_FAILURE() << message;
+      } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
+      }
+    });
+    EXPECT_FALSE(fs::exists(options.destination));
+  };
+  QuantizeOptions options = calibrated("rtn", folder / "out");
+  options.router_refit = false;
+  expect_refused(options, "does not share its work");
+  options = calibrated("gptq", folder / "out");
+  options.calibration.nsamples = 1;
+  expect_refused(options, "1 calibration sequences for 2 ranks");
+}
+
 TEST_F(Ranks, AnErrorOfOneIsAnErrorOfAll) {
   AuditOptions options;
   options.original = kDemo;
@@ -259,6 +352,20 @@ TEST_F(Ranks, ProcessesOfMpirunGiveTheSameAudit) {
   const trips::Result again = under_mpirun("2", words("two"));
   EXPECT_NE(again.exit_code, 0);
   EXPECT_NE(again.err.find("report.json"), std::string::npos) << again.err;
+}
+
+TEST_F(Ranks, ProcessesOfMpirunQuantizeAsThreadsDo) {
+  const TemporaryFolder folder;
+  on_ranks(2, [&](Communicator& ranks) { quantize(calibrated("gptq", folder / "threads"), nullptr, &ranks); });
+  const trips::Result two =
+      under_mpirun("2", {"quantize", kDemo, (folder / "processes").string(), "--scheme", "w3a16-g128", "--method",
+                         "gptq", "--router-refit", "on", "--nsamples", "7", "--seqlen", "64", "--threads", "1"});
+  ASSERT_EQ(two.exit_code, 0) << two.err;
+  EXPECT_EQ(trips::folder_content(folder / "processes"), trips::folder_content(folder / "threads"));
+  EXPECT_EQ(two.out.find("attention"), two.out.rfind("attention")) << "printed by more than one rank";
+  const trips::Result refused = under_mpirun("2", {"quantize", kDemo, (folder / "rtn").string(), "--method", "rtn"});
+  EXPECT_NE(refused.exit_code, 0);
+  EXPECT_NE(refused.err.find("does not share its work"), std::string::npos) << refused.err;
 }
 #endif
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "comm/sum.h"
 #include "kernels/vec/math.h"
 
 namespace kedge {
@@ -25,7 +26,7 @@ std::pair<float, float> boundary(const float* scores, std::int64_t experts, std:
 }  // namespace
 
 Boundaries boundary_weights(ThreadPool& threads, const std::vector<float>& scores, std::int64_t experts, std::int64_t k,
-                            double tau_margins) {
+                            double tau_margins, Communicator* ranks) {
   KEDGE_CHECK(k < experts);
   const auto rows = static_cast<std::int64_t>(scores.size()) / experts;
   Boundaries out;
@@ -38,6 +39,8 @@ Boundaries boundary_weights(ThreadPool& threads, const std::vector<float>& score
     margins += double(kth) - double(next);
     ++counted;
   }
+  margins = sum_over_ranks(ranks, margins);
+  counted = sum_over_ranks(ranks, counted);
   out.mean_margin = margins / double(std::max<std::int64_t>(counted, 1));
   const double tau = tau_margins * out.mean_margin + kTauFloor;
   out.weights.resize(scores.size());

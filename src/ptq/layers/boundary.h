@@ -8,16 +8,17 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "comm/communicator.h"
 
 namespace kedge {
 
 struct Boundaries {
-  double mean_margin = 0;      ///< over tokens that have a (k+1)-th expert left; 0: none has
+  double mean_margin = 0;      ///< over the ranks' tokens that have a (k+1)-th expert left; 0: none has
   std::vector<float> weights;  ///< w [N, E]; 0 for experts of excluded groups
 };
 
 /// scores [rows, experts], -infinity for experts of excluded groups; k < experts.
 Boundaries boundary_weights(ThreadPool& threads, const std::vector<float>& scores, std::int64_t experts, std::int64_t k,
-                            double tau_margins);
+                            double tau_margins, Communicator* ranks);
 
 }  // namespace kedge

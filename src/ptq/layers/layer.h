@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "comm/communicator.h"
 #include "model/spec.h"
 #include "nn/weight_source.h"
 #include "ptq/calibration_data.h"
@@ -31,6 +32,7 @@ struct LayerInput {
   /// Most that sums of products of inputs (H^2 per expert) take at once; where they need more, the layer's inputs are
   /// gone through more often. No bit depends on it.
   std::int64_t statistics_bytes = std::int64_t{2} << 30;
+  Communicator* ranks = nullptr;  ///< each with sequences of its own, all with the same weights; null: one
 };
 
 struct LayerOutput {

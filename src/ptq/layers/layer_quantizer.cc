@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/interrupt.h"
 #include "base/json.h"
+#include "comm/sum.h"
 #include "kedge/error.h"
 #include "ptq/anchor/stack_quantizer.h"
 #include "ptq/layers/fold.h"
@@ -34,7 +35,10 @@ class LayerQuantizer {
                        input.options, input.threads, input.kept, input.metric},
         overlay_(static_cast<const WeightSource&>(aligned_)),
         original_(original),
-        quantized_(quantized) {}
+        quantized_(quantized) {
+    aligned_input_.statistics_bytes = input.statistics_bytes;
+    aligned_input_.ranks = input.ranks;
+  }
 
   LayerOutput run(LayerTuner* tuner);
   void replay(const LayerOutput& done);
@@ -201,6 +205,8 @@ double LayerQuantizer::state_error() const {
     squares += (double(b[i]) - double(a[i])) * (double(b[i]) - double(a[i]));
     energy += double(a[i]) * double(a[i]);
   }
+  squares = sum_over_ranks(input_.ranks, squares);
+  energy = sum_over_ranks(input_.ranks, energy);
   return energy > 0 ? std::sqrt(squares / energy) : 0;
 }
 

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "base/check.h"
 #include "base/interrupt.h"
+#include "comm/sum.h"
 #include "kernels/gram/gram.h"
 #include "moe/experts.h"
 #include "moe/permutation.h"
@@ -313,7 +315,13 @@ std::vector<InputStatistics> WaveObserver::run() {
 }  // namespace
 
 std::vector<InputStatistics> observe(const Observation& observation, const Wave& wave) {
-  return WaveObserver(observation, wave).run();
+  std::vector<InputStatistics> statistics = WaveObserver(observation, wave).run();
+  Communicator* ranks = observation.input.ranks;
+  for (InputStatistics& s : statistics) {
+    s.tokens = sum_over_ranks(ranks, s.tokens);
+    for (std::vector<float>* sums : {&s.gram, &s.cross, &s.residual}) sum_over_ranks(ranks, std::span(*sums));
+  }
+  return statistics;
 }
 
 std::vector<std::int64_t> count_expert_tokens(const Observation& o) {
@@ -327,6 +335,7 @@ std::vector<std::int64_t> count_expert_tokens(const Observation& o) {
     block->observe_routing(o.pass.context(&capture), o.quantized.row(chunk.first_row), chunk.rows);
     for (const std::int32_t expert : capture.expert_ids) ++counts[static_cast<std::size_t>(expert)];
   }
+  sum_over_ranks(o.input.ranks, std::span(counts));
   return counts;
 }
 

@@ -1,4 +1,4 @@
-// Observes one wave of a block's inputs over all calibration sequences.
+// Observes one wave of a block's inputs over all calibration sequences, those of other ranks included.
 #pragma once
 
 #include <cstdint>

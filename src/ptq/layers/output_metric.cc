@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <span>
 #include <string>
 
 #include <fmt/format.h>
@@ -10,6 +11,7 @@
 #include "base/check.h"
 #include "base/interrupt.h"
 #include "base/rng.h"
+#include "comm/sum.h"
 #include "kedge/error.h"
 #include "kernels/cholesky/cholesky.h"
 #include "kernels/gram/gram.h"
@@ -80,6 +82,12 @@ Matrix plain(const WeightSource& source, const std::string& module, std::int64_t
   return {weight.data<float>(), weight.data<float>() + rows * cols};
 }
 
+/// Each rank draws for tokens of its own.
+std::uint64_t own_seed(const OutputMetric::Input& input) {
+  return input.ranks == nullptr ? input.seed
+                                : input.seed + 0x9E3779B97F4A7C15ull * static_cast<std::uint64_t>(input.ranks->rank());
+}
+
 struct RouterTokens {
   Matrix logits, scores;  ///< [N, E]
 };
@@ -95,13 +103,13 @@ class RouterMetric {
     if (moe_.router.num_experts_per_tok >= experts) return;
     const RouterTokens tokens = read(states);
     const Boundaries near =
-        boundary_weights(in_.threads, tokens.scores, experts, moe_.router.num_experts_per_tok, kTauMargins);
+        boundary_weights(in_.threads, tokens.scores, experts, moe_.router.num_experts_per_tok, kTauMargins, in_.ranks);
     if (!(near.mean_margin > 0)) return;
     const std::string layer = "model.layers." + std::to_string(spec_.source_layer);
     const std::int64_t hidden = in_.spec.hidden_size;
     const Matrix router = plain(in_.source, layer + ".mlp.gate", experts, hidden);
     const std::vector<float> gamma = in_.source.vector(layer + "." + spec_.pre_norm + ".weight", hidden);
-    Rng rng(in_.seed * 1000003 + static_cast<std::uint64_t>(spec_.source_layer));
+    Rng rng(own_seed(in_) * 1000003 + static_cast<std::uint64_t>(spec_.source_layer));
     Matrix d;
     for (const LayerPass::Chunk& chunk : pass_.chunks()) {
       throw_if_interrupted();
@@ -183,12 +191,13 @@ Matrix prediction_metric(const OutputMetric::Input& in, const HiddenStates& stat
   const Matrix weight = plain(in.source, head_name, vocab, hidden);
   const RmsNorm norm = RmsNorm::load(in.source, "model.norm", hidden, in.spec.rms_norm_eps, in.options.isa);
   const std::vector<float> gamma = in.source.vector("model.norm.weight", hidden);
-  const std::int64_t stride = (states.rows() + kPredictionRows - 1) / kPredictionRows;
+  const std::int64_t all = sum_over_ranks(in.ranks, states.rows());
+  const std::int64_t stride = (all + kPredictionRows - 1) / kPredictionRows;
   const std::int64_t total = (states.rows() + stride - 1) / stride;
   Matrix sum(static_cast<std::size_t>(hidden * hidden));
   Arena arena;
   const ExecContext ctx{in.threads, arena};
-  Rng rng(in.seed);
+  Rng rng(own_seed(in));
   for (std::int64_t first = 0; first < total; first += kHeadRows) {
     throw_if_interrupted();
     ArenaScope scope(arena);
@@ -209,7 +218,9 @@ Matrix prediction_metric(const OutputMetric::Input& in, const HiddenStates& stat
     const GramJob job{u, hidden, nullptr, 0, nullptr, nullptr, rows, hidden, hidden, sum.data(), hidden};
     gram(ctx, in.options.isa, {&job, 1});
   }
-  for (float& value : sum) value /= static_cast<float>(total);
+  sum_over_ranks(in.ranks, std::span(sum));
+  const std::int64_t drawn = sum_over_ranks(in.ranks, total);
+  for (float& value : sum) value /= static_cast<float>(drawn);
   return sum;
 }
 
@@ -227,6 +238,7 @@ OutputMetric::OutputMetric(const Input& input, HiddenStates& states) : hidden_(i
       if (std::holds_alternative<Moe>(spec.mixer)) RouterMetric(input, pass, *block, spec).add_to(states, routers_[layer]);
       pass.advance(*block, states);
     }
+    sum_over_ranks(input.ranks, std::span(routers_[layer]));
     if (input.layer_done) input.layer_done(static_cast<int>(layer));
   }
   prediction_ = prediction_metric(input, states);

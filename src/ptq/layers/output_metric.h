@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/exec.h"
+#include "comm/communicator.h"
 #include "model/spec.h"
 #include "nn/weight_source.h"
 #include "ptq/layers/hidden_states.h"
@@ -34,6 +35,7 @@ class OutputMetric {
     double ratio = 0;
     std::uint64_t seed = 0;
     std::function<void(int layer)> layer_done;  ///< its weights will not be read again
+    Communicator* ranks = nullptr;              ///< each with states of its own; null: one
   };
   /// One pass of the original. states: the embeddings [S, T, H]; afterwards the last layer's output.
   OutputMetric(const Input& input, HiddenStates& states);

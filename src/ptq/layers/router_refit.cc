@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -9,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/interrupt.h"
+#include "comm/sum.h"
 #include "kernels/cholesky/cholesky.h"
 #include "kernels/gram/gram.h"
 #include "ptq/layers/boundary.h"
@@ -109,7 +111,7 @@ void Refit::read_targets() {
   }
   if (!weighted() || k_ >= experts_) return;
   targets_.weights =
-      boundary_weights(input_.threads, scores, experts_, k_, input_.recipe.refit.tau_margins).weights;
+      boundary_weights(input_.threads, scores, experts_, k_, input_.recipe.refit.tau_margins, input_.ranks).weights;
 }
 
 void Refit::residuals(const Capture& capture, std::int64_t first_row, float* out) const {
@@ -156,6 +158,8 @@ Refit::Sums Refit::accumulate(std::int64_t first, std::int64_t count) {
     }
     gram(ctx, isa, jobs);
   }
+  sum_over_ranks(input_.ranks, std::span(sums.gram));
+  sum_over_ranks(input_.ranks, std::span(sums.rhs));
   return sums;
 }
 
@@ -202,7 +206,11 @@ std::pair<double, double> Refit::assess() {
       }
     }
   }
-  return {double(same) / double(original_.rows() * k_), weight > 0 ? std::sqrt(squares / weight) : 0};
+  same = sum_over_ranks(input_.ranks, same);
+  squares = sum_over_ranks(input_.ranks, squares);
+  weight = sum_over_ranks(input_.ranks, weight);
+  const std::int64_t rows = sum_over_ranks(input_.ranks, original_.rows());
+  return {double(same) / double(rows * k_), weight > 0 ? std::sqrt(squares / weight) : 0};
 }
 
 Tensor rounded(const Tensor& weight, DType stored) {
