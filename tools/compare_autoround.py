@@ -49,7 +49,15 @@ def calibration(arguments, folder):
     return path, torch.tensor(ids[:count]).view(arguments.nsamples, arguments.seqlen)
 
 
-def layer_outputs(model, ids, batch=8):
+def run(model, ids, hooks, batch=8):
+    with torch.no_grad():
+        for first in range(0, len(ids), batch):
+            model(ids[first:first + batch], use_cache=False)
+    for hook in hooks:
+        hook.remove()
+
+
+def layer_outputs(model, ids):
     """[layers] of [S, T, H]: each decoder layer's output."""
     layers = model.model.layers
     outputs = [[] for _ in layers]
@@ -58,15 +66,11 @@ def layer_outputs(model, ids, batch=8):
         def keep(_, __, output, index=index):
             outputs[index].append((output[0] if isinstance(output, tuple) else output).detach().float())
         hooks.append(layer.register_forward_hook(keep))
-    with torch.no_grad():
-        for first in range(0, len(ids), batch):
-            model(ids[first:first + batch], use_cache=False)
-    for hook in hooks:
-        hook.remove()
+    run(model, ids, hooks)
     return [torch.cat(parts) for parts in outputs]
 
 
-def selections(model, ids, batch=8):
+def selections(model, ids):
     """[MoE layers] of bool [S T, E]: which experts each token goes to."""
     chosen, hooks, k = {}, [], model.config.num_experts_per_tok
     for name, module in model.named_modules():
@@ -77,11 +81,7 @@ def selections(model, ids, batch=8):
             top = logits.topk(k, dim=-1).indices
             chosen.setdefault(name, []).append(torch.zeros_like(logits, dtype=torch.bool).scatter(-1, top, True))
         hooks.append(module.register_forward_hook(keep))
-    with torch.no_grad():
-        for first in range(0, len(ids), batch):
-            model(ids[first:first + batch], use_cache=False)
-    for hook in hooks:
-        hook.remove()
+    run(model, ids, hooks)
     return [torch.cat([part.flatten(0, -2) for part in parts]) for parts in chosen.values()]
 
 
