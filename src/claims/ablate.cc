@@ -132,6 +132,19 @@ std::int64_t count_missing(const std::vector<RunSpec>& runs, const std::map<std:
   return static_cast<std::int64_t>(missing.size());
 }
 
+// Before the first run on a model: what is wrong with [eval] is no method's fault.
+void score_original(const RunSpec& run, const AblationRecipe& recipe, const AblateOptions& options,
+                    OriginalScores& originals) {
+  if (recipe.eval.tasks.empty()) return;
+  const TalkScope talk(options.verbose);
+  try {
+    originals.of(recipe.models[run.model], recipe.eval, options.runtime);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::interrupted) throw;
+    throw Error(error.code(), fmt::format("{}:{}: [eval]: {}", recipe.file.string(), recipe.eval.line, error.what()));
+  }
+}
+
 Json execute(const RunSpec& run, const AblationRecipe& recipe, const AblationInputs& inputs,
              const AblateOptions& options, LayerTunerFactory* tuners, OriginalScores& originals) {
   try {
@@ -160,6 +173,7 @@ void run_all(const std::vector<RunSpec>& runs, const AblateOptions& options, con
         throw_if_interrupted();
         progress.update(report.runs_done, run.stem);
         const fs::path file = folder / (run.stem + ".json");
+        score_original(run, recipe, options, originals);
         write_envelope(file, execute(run, recipe, inputs, options, tuners, originals));
         records[run.hash] = file;
         report.runs_done += 1;

@@ -147,6 +147,7 @@ TEST(AblateTrip, TasksAreScoredAsKedgeEvalDoes) {
   trips::spit(folder / "bad.toml", small_recipe("[eval]\ntasks = [\"text\"]\n"));
   const trips::Result refused = trips::run(call_for(folder / "bad.toml", folder / "bad"));
   EXPECT_NE(refused.exit_code, 0);
+  EXPECT_NE(refused.err.find("[eval]"), std::string::npos) << refused.err;
   EXPECT_EQ(names_in(folder / "bad/runs").size(), 0u);
 }
 

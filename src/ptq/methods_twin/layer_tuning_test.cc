@@ -1,6 +1,7 @@
 // A layer's tuning: what each router reaches, which objectives are the same, what it gains, what it refuses.
 #include "ptq/methods_twin/layer_tuning.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -124,7 +125,13 @@ TEST_P(Tuned, LowersTheErrorOfTheLayer) {
 INSTANTIATE_TEST_SUITE_P(Cases, Tuned,
                          ::testing::Combine(::testing::Values("w3a16-g128", "w3a16-g64-asym", "w2a16-channel"),
                                             ::testing::Values(TuneBase::rounding, TuneBase::clipping),
-                                            ::testing::ValuesIn(devices())));
+                                            ::testing::ValuesIn(devices())),
+                         [](const auto& info) {
+                           std::string name = std::string(std::get<0>(info.param)) + "_" +
+                                              tune_base_name(std::get<1>(info.param)) + "_" + std::get<2>(info.param);
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 TEST(LayerTuning, InBfloat16StaysNear) {
   Recipe recipe = recipe_for("vsraq", "w3a16-g128");
