@@ -47,7 +47,7 @@ struct QuantizeOptions {
   double damping = 0.01;                           ///< of GPTQ's Hessian, times the mean of its diagonal
   double gptaq_alpha = 1.0;                        ///< strength of GPTAQ's correction
   std::optional<bool> act_order;                   ///< columns by falling diagonal of the Hessian
-  std::string scale_search;                        ///< "minmax", "mse", "full-range"; empty: the method's own
+  std::string scale_search;  ///< "minmax", "mse", "full-range", "row-search"; empty: the method's own
   double routing_weight = 3;                       ///< of the method kedge: of later routers, against the prediction
   double residual_weight = 0.5;                    ///< of the method kedge: share of earlier losses to make up for
   bool gate_weighted = false;                      ///< experts' Hessians weighted by the gate's scores

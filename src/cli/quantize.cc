@@ -143,9 +143,10 @@ constexpr Flag kFlags[] = {
      .choices = "auto|on|off"},
     {.name = "scale-search",
      .help =
-         "scales from the extremes, clipped for the least squared error, or by the larger extreme with a sign; none: "
-         "full-range with --method kedge, else minmax",
-     .choices = "minmax|mse|full-range"},
+         "scales from the extremes, clipped for the least squared error, by the larger extreme with a sign, or those "
+         "clipped row by row for the least error after rounding with error feedback; none: row-search with --method "
+         "kedge, else minmax",
+     .choices = "minmax|mse|full-range|row-search"},
     {.name = "routing-weight",
      .type = FlagType::number,
      .fallback = "3",

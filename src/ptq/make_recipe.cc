@@ -26,7 +26,7 @@ MethodParameters method_parameters(const QuantizeOptions& options) {
   parameters.gptaq_alpha = options.gptaq_alpha;
   parameters.act_order = options.act_order.value_or(false);
   parameters.scale_search = !options.scale_search.empty() ? parse_scale_method(options.scale_search)
-                            : method_of(options).shaped   ? ScaleMethod::full_range
+                            : method_of(options).shaped   ? ScaleMethod::row_search
                                                           : ScaleMethod::minmax;
   parameters.routing_weight = options.routing_weight;
   parameters.residual_weight = options.residual_weight;
@@ -63,10 +63,15 @@ TuneParameters tune_parameters(const QuantizeOptions& options) {
   return tune;
 }
 
-/// Methods whose scales are their own matter.
+/// Methods whose scales are their own matter, or that have no error feedback to try scales with.
 void check_scale_search(const QuantizeOptions& options) {
   const QuantMethod& method = method_of(options);
-  const bool own = method.needs == MethodNeeds::torch || std::string_view(method.name) == "rtn-mse";
+  const std::string_view name = method.name;
+  if (options.scale_search == "row-search" && name != "kedge" && name != "gptq" && name != "gptaq") {
+    throw Error(ErrorCode::usage, fmt::format("the method {} has no error feedback to search scales with", name),
+                "row-search with kedge, gptq or gptaq", "choose another --scale-search");
+  }
+  const bool own = method.needs == MethodNeeds::torch || name == "rtn-mse";
   if (!own || options.scale_search.empty()) return;
   throw Error(ErrorCode::usage, fmt::format("the method {} finds its scales by itself", method.name),
               "no --scale-search", "leave it out");

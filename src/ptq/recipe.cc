@@ -32,8 +32,10 @@ bool glob_matches(std::string_view pattern, std::string_view name) {
   return p == pattern.size();
 }
 
-constexpr std::pair<const char*, ScaleMethod> kScaleMethods[] = {
-    {"minmax", ScaleMethod::minmax}, {"mse", ScaleMethod::mse}, {"full-range", ScaleMethod::full_range}};
+constexpr std::pair<const char*, ScaleMethod> kScaleMethods[] = {{"minmax", ScaleMethod::minmax},
+                                                                 {"mse", ScaleMethod::mse},
+                                                                 {"full-range", ScaleMethod::full_range},
+                                                                 {"row-search", ScaleMethod::row_search}};
 constexpr std::pair<const char*, std::optional<DType>> kScaleDTypes[] = {
     {"auto", std::nullopt}, {"float32", DType::f32}, {"float16", DType::f16}, {"bfloat16", DType::bf16}};  // torch's
 constexpr std::pair<const char*, ExpertFallback> kFallbacks[] = {

@@ -38,7 +38,7 @@ struct Override {
 
 /// Experts that see too few calibration tokens: calibrated on all tokens of their layer, rounded to nearest, or refused.
 enum class ExpertFallback { all_tokens, rtn, error };
-const char* scale_method_name(ScaleMethod method) noexcept;  ///< "minmax", "mse", "full-range"
+const char* scale_method_name(ScaleMethod method) noexcept;  ///< "minmax", "mse", "full-range", "row-search"
 ScaleMethod parse_scale_method(std::string_view name);       ///< Error(usage)
 const char* expert_fallback_name(ExpertFallback fallback) noexcept;  ///< "all-tokens", "rtn", "error"
 ExpertFallback parse_expert_fallback(std::string_view name);         ///< Error(usage)

@@ -71,7 +71,8 @@ struct CodeRange {
 float exact_scale(Range range, const QuantArgs& args, ScaleMethod method) noexcept {
   const auto steps = static_cast<float>(args.max_code());
   if (!args.symmetric) return (range.max - range.min) / steps;
-  if (method != ScaleMethod::full_range) return std::max(-range.min, range.max) / (steps / 2);
+  if (method != ScaleMethod::full_range && method != ScaleMethod::row_search)
+    return std::max(-range.min, range.max) / (steps / 2);
   return (range.max < -range.min ? -range.min : -range.max) / static_cast<float>(args.mid_code());
 }
 
@@ -115,7 +116,8 @@ float group_error(const float* w, std::int64_t n, const QuantArgs& args, GroupSc
 
 GroupScale find_scale(const float* w, std::int64_t count, const QuantArgs& args, DType scale_dtype,
                       const ScaleSearch& search, const float* importance) noexcept {
-  const Range range = range_of(w, count);
+  const Range extremes = range_of(w, count);
+  const Range range{extremes.min * search.factor, extremes.max * search.factor};
   GroupScale best = scale_of_range(range, args, scale_dtype, search.method);
   if (search.method != ScaleMethod::mse) return best;
   float least = group_error(w, count, args, best, importance);

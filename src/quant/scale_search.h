@@ -4,8 +4,9 @@
 //   symmetric:  s = max |w| / ((2^b - 1) / 2), z = 0
 //   asymmetric: min <= 0 <= max, s = (max - min) / (2^b - 1), z = round_even(clamp(lo - min / s, lo, hi))
 // full_range (AutoRound, arXiv 2309.05516), symmetric alone: the larger extreme gets the code lo exactly,
-//   s = -m / 2^(b-1), m = max w, or min w where that is larger in magnitude: scales may be negative, and steps are finer
-//   (at 3 bits by an eighth); asymmetric as minmax.
+//   s = -m / 2^(b-1), m = max w, or min w where that is larger in magnitude: scales may be negative, and steps are
+//   finer (at 3 bits by an eighth); asymmetric as minmax.
+// row_search: full_range here; rounding with error feedback (kernels/gptq) tries it with several factors.
 // mse: the range (max |w|; min and max) is multiplied by 1 - i / grid for i = 0, 1, ... below max_shrink * grid, and
 // the factor with the least  sum_k h_k (w_k - w^_k)^2  wins, the larger one of equals; w^ is decoded with the stored
 // scale.
@@ -22,13 +23,14 @@
 
 namespace kedge {
 
-enum class ScaleMethod { minmax, mse, full_range };
+enum class ScaleMethod { minmax, mse, full_range, row_search };
 
 struct ScaleSearch {
   ScaleMethod method = ScaleMethod::minmax;
   std::span<const float> importance = {};  ///< h, one per column of the matrix, none negative; empty: all 1
   int grid = 100;
   double max_shrink = 0.8;
+  float factor = 1;  ///< by which the group's range is multiplied before anything else
 };
 
 struct GroupScale {

@@ -235,6 +235,9 @@ TEST(CalibratedQuantize, RefusesWhatCannotWork) {
   options = options_for(trips::kDemo, folder / "q", "rtn-mse", false);
   options.scale_search = "full-range";
   expect_refusal(options, ErrorCode::usage, "finds its scales by itself");
+  options = options_for(trips::kDemo, folder / "q", "rtn", false);
+  options.scale_search = "row-search";
+  expect_refusal(options, ErrorCode::usage, "no error feedback");
 }
 
 TEST(CalibratedQuantize, ScaleSearchIsRoundToNearestsToo) {

@@ -1,6 +1,7 @@
 #include "kernels/gptq/gptq.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "base/check.h"
@@ -9,6 +10,8 @@
 
 namespace kedge {
 namespace {
+
+constexpr float kRowSearch[] = {1, 0.95f, 0.9f, 0.85f, 0.8f, 0.75f};
 
 /// Scratch of one thread.
 struct Scratch {
@@ -57,9 +60,64 @@ class Panel {
         s_(scratch),
         first_(first),
         rows_(rows),
-        group_(input_.args.group_for(input_.cols)) {}
+        group_(input_.args.group_for(input_.cols)),
+        search_(input_.search) {}
 
   void run() {
+    if (input_.search.method != ScaleMethod::row_search) {
+      round(1);
+      for (std::int64_t r = 0; r < rows_; ++r) job_.row_errors[first_ + r] = static_cast<double>(s_.sum[r]);
+      return;
+    }
+    std::fill_n(job_.row_errors + first_, rows_, std::numeric_limits<double>::infinity());
+    Kept kept(*this);
+    for (const float factor : kRowSearch) {
+      round(factor);
+      for (std::int64_t r = 0; r < rows_; ++r) {
+        double& least = job_.row_errors[first_ + r];
+        if (!(static_cast<double>(s_.sum[r]) < least)) continue;
+        least = static_cast<double>(s_.sum[r]);
+        kept.take(r);
+      }
+    }
+    kept.put();
+  }
+
+ private:
+  /// A panel's rows as they came out of one round or another.
+  class Kept {
+   public:
+    explicit Kept(Panel& panel)
+        : panel_(panel),
+          groups_(panel.input_.cols / panel.group_),
+          codes_(static_cast<std::size_t>(panel.rows_ * panel.input_.cols)),
+          zeros_(panel.input_.args.symmetric ? 0 : static_cast<std::size_t>(panel.rows_ * groups_)),
+          scales_(static_cast<std::size_t>(panel.rows_ * groups_)) {}
+    void take(std::int64_t row) {
+      copy(panel_.tensor_.codes, codes_, panel_.input_.cols, row);
+      copy(panel_.tensor_.scales, scales_, groups_, row);
+      if (!zeros_.empty()) copy(panel_.tensor_.zeros, zeros_, groups_, row);
+    }
+    void put() {
+      std::copy(codes_.begin(), codes_.end(), panel_.tensor_.codes.begin() + panel_.first_ * panel_.input_.cols);
+      std::copy(scales_.begin(), scales_.end(), panel_.tensor_.scales.begin() + panel_.first_ * groups_);
+      if (!zeros_.empty())
+        std::copy(zeros_.begin(), zeros_.end(), panel_.tensor_.zeros.begin() + panel_.first_ * groups_);
+    }
+
+   private:
+    template <class T>
+    void copy(const std::vector<T>& from, std::vector<T>& to, std::int64_t count, std::int64_t row) {
+      std::copy_n(from.begin() + (panel_.first_ + row) * count, count, to.begin() + row * count);
+    }
+    Panel& panel_;
+    std::int64_t groups_;
+    std::vector<std::uint8_t> codes_, zeros_;
+    std::vector<float> scales_;
+  };
+
+  void round(float factor) {
+    search_.factor = factor;
     load_weights();
     const std::int64_t groups = input_.cols / group_;
     if (!input_.order.empty()) {
@@ -73,10 +131,8 @@ class Panel {
       store_codes(begin, end);
       begin = end;
     }
-    for (std::int64_t r = 0; r < rows_; ++r) job_.row_errors[first_ + r] = static_cast<double>(s_.sum[r]);
   }
 
- private:
   std::int64_t column(std::int64_t position) const noexcept {
     return input_.order.empty() ? position : input_.order[static_cast<std::size_t>(position)];
   }
@@ -115,7 +171,7 @@ class Panel {
         for (std::int64_t k = 0; k < group_; ++k) s_.run[k] = s_.w[(begin + k) * kGptqRows + r];
         w = s_.run;
       }
-      const GroupScale found = find_scale(w, group_, input_.args, input_.scale_dtype, input_.search, importance);
+      const GroupScale found = find_scale(w, group_, input_.args, input_.scale_dtype, search_, importance);
       s_.scales[g * kGptqRows + r] = found.scale;
       s_.zeros[g * kGptqRows + r] = found.zero;
       const auto at = static_cast<std::size_t>((first_ + r) * groups + g);
@@ -188,6 +244,7 @@ class Panel {
   QuantTensor& tensor_;
   const Scratch& s_;
   std::int64_t first_, rows_, group_;
+  ScaleSearch search_;
 };
 
 void check(const GptqInput& in) {

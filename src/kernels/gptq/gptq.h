@@ -18,8 +18,11 @@
 //
 // With `output_factor` the error also counts per output: G = L D L^T, L unit lower triangular, says what errors of the
 // outputs together cost, tr(G E H E^T) with E = W^ - W = sum_r D_rr |(L^T E)_r|^2_H. Rows are rounded from the last to
-// the first, some at a time, each against w_r - sum_{s > r} L_sr E_s, so that their errors cancel where G is large. Rows
-// of one step do not see each other. (Kronecker-factored curvature in rounding: YAQA, arXiv 2505.22988.)
+// the first, some at a time, each against w_r - sum_{s > r} L_sr E_s, so that their errors cancel where G is large.
+// Rows of one step do not see each other. (Kronecker-factored curvature in rounding: YAQA, arXiv 2505.22988.)
+//
+// With ScaleMethod::row_search each row is rounded with ranges of 1, 0.95, ... 0.75 times its groups', and keeps the
+// codes and scales with the least sum e^2, the larger factor of equals.
 //
 // Codes, scales and zero points are those of quantize_rtn (quant/quant_tensor.h); with U = 1 so is the result.
 //
@@ -52,7 +55,7 @@ struct GptqInput {
 
 struct GptqResult {
   QuantTensor tensor;
-  double error = 0;  ///< sum e^2; without `asymmetric` it is tr((W - W^) H (W - W^)^T)
+  double error = 0;  ///< sum e^2, of the rows as they were kept; without `asymmetric` it is tr((W - W^) H (W - W^)^T)
 };
 
 /// cols must be a multiple of the group. Scratch per thread: 256 cols + 700 KiB or so.

@@ -43,6 +43,21 @@ double layer_error(const Problem& p, const QuantTensor& q) {
   return sum;
 }
 
+/// Row r alone.
+QuantTensor row_of(const QuantTensor& q, std::int64_t r) {
+  const auto part = [&](const auto& values, std::int64_t count) {
+    return values.empty()
+               ? values
+               : std::decay_t<decltype(values)>(values.begin() + r * count, values.begin() + (r + 1) * count);
+  };
+  QuantTensor row = q;
+  row.rows = 1;
+  row.codes = part(q.codes, q.cols);
+  row.scales = part(q.scales, q.groups());
+  row.zeros = part(q.zeros, q.groups());
+  return row;
+}
+
 struct Options {
   QuantArgs args;
   DType dtype = DType::bf16;
@@ -389,6 +404,54 @@ TEST(Gptq, OutputFactorLowersTheErrorThatItStandsFor) {
     for (std::int64_t i = 0; i < p.rows; ++i) identity[i * p.rows + i] = 1;
     in.output_factor = identity.data();
     expect_same(gptq({three, scratch3}, detect_isa(), in).tensor, plain, "outputs that count alike");
+  }
+}
+
+// Each row on its own, the first factor included: no row is worse than with the full range, some are better.
+TEST(Gptq, RowSearchKeepsTheBestRound) {
+  const Problem p = correlated(70, 384, 18);
+  for (const QuantArgs& args : kArgs) {
+    for (bool order : {false, true}) {
+      Options wide{args, DType::bf16, order}, searched{args, DType::bf16, order};
+      wide.search.method = ScaleMethod::full_range;
+      searched.search.method = ScaleMethod::row_search;
+      const GptqResult before = run(p, wide), after = run(p, searched);
+      EXPECT_LE(after.error, before.error);
+      EXPECT_NEAR(after.error, layer_error(p, after.tensor), 2e-3 * after.error);
+      int moved = 0;
+      for (std::int64_t r = 0; r < p.rows; ++r) {
+        const Problem row{
+            1, p.cols, Matrix(p.weights.begin() + r * p.cols, p.weights.begin() + (r + 1) * p.cols), p.hessian, {}};
+        const double old_error = layer_error(row, row_of(before.tensor, r)),
+                     error = layer_error(row, row_of(after.tensor, r));
+        EXPECT_LE(error, old_error * (1 + 1e-3)) << args.num_bits << " row " << r;
+        moved += error < 0.999 * old_error ? 1 : 0;
+      }
+      if (args.num_bits <= 3) {
+        EXPECT_GE(moved, 20) << args.num_bits;
+      }
+    }
+  }
+}
+
+TEST(Gptq, RowSearchAgainstAnOutputFactor) {
+  const Problem p = correlated(70, 256, 19);
+  const OutputMetricOf outputs(p.rows, 20);
+  ThreadPool one(1), three(3);
+  Arena scratch, scratch3;
+  for (int bits : {2, 3, 4}) {
+    const Options options{{bits, true, QuantStrategy::group, 128}, DType::bf16, true};
+    const Prepared prepared = prepare({one, scratch}, detect_isa(), p, true, 0);
+    GptqInput in = make_input(p, options, prepared);
+    in.output_factor = outputs.factor.data();
+    in.scales_of = p.weights;
+    in.search.method = ScaleMethod::full_range;
+    const double wide = shaped_error(p, outputs, gptq({one, scratch}, detect_isa(), in).tensor);
+    in.search.method = ScaleMethod::row_search;
+    const QuantTensor searched = gptq({one, scratch}, detect_isa(), in).tensor;
+    EXPECT_LT(shaped_error(p, outputs, searched), 0.97 * wide) << bits;
+    if (bits == 2) continue;
+    for (Isa isa : available_isas()) expect_same(gptq({three, scratch3}, isa, in).tensor, searched, isa_name(isa));
   }
 }
 

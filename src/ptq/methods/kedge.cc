@@ -72,7 +72,7 @@ QuantTensor round_for_routing(const MethodInput& in) {
   const Matrix factor = damped_gptq_factor(in, permuted);
 
   GptqInput input{weights, in.rows, in.cols, in.args, in.scale_dtype};
-  input.scales_of = in.weights;
+  input.scales_of = weights;
   input.factor = factor.data();
   input.order = order;
   input.output_factor = in.output_factor;
