@@ -5,10 +5,10 @@
 //     F(A) = sum over l, e of  1 / (tau + c_le(A)),    tau = max(1, m / 10),
 //     m = mean of the pool's counts over sequences, layers and experts,
 // greedily: next is the sequence that lowers F most, the lower index on ties. tau keeps a stray token from counting as
-// an expert served; with m instead of m / 10 the rarest experts of a trained model (16 experts, top-2) got fewer tokens. F's decrease is
-// monotone and submodular in A, so greedy reaches 1 - 1/e of the best decrease (Nemhauser, Wolsey, Fisher 1978).
-// Additions, multiplications and divisions only: the same choice on every machine. MoEQuant (arXiv 2505.03804) balances
-// experts by sampling text from the model; this chooses among texts that are there.
+// an expert served; with m instead of m / 10 the rarest experts of a trained model (16 experts, top-2) got fewer
+// tokens. F's decrease is monotone and submodular in A, so greedy reaches 1 - 1/e of the best decrease (Nemhauser,
+// Wolsey, Fisher 1978). Additions, multiplications and divisions only: the same choice on every machine. MoEQuant
+// (arXiv 2505.03804) balances experts by sampling text from the model; this chooses among texts that are there.
 #pragma once
 
 #include <cstdint>

@@ -12,9 +12,9 @@
 // that no calibration token reaches costs nothing at any width: with bits per expert, calibrate on text of every kind
 // that the model is for.
 //
-// Measured on a qwen3_moe of 3.9 M parameters (groups of 64, gptaq with refit, 3.25 and 4.25 bits): `both` and `kld` give about the
-// same, `error` is close; `routing` alone neglects the last layer, which no router follows, and more than doubles the KL
-// divergence at 4.25 bits. Hence `both` is the default.
+// Measured on a qwen3_moe of 3.9 M parameters (groups of 64, gptaq with refit, 3.25 and 4.25 bits): `both` and `kld`
+// give about the same, `error` is close; `routing` alone neglects the last layer, which no router follows, and more
+// than doubles the KL divergence at 4.25 bits. Hence `both` is the default.
 //
 // Cost: each block is computed once per earlier block, once per width and unit, on at most 4096 tokens (one sequence at
 // least); one block's weights and one set of hidden states per block are in memory. Everything is computed in

@@ -1,7 +1,6 @@
 #include "kernels/gptq/gptq.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "base/check.h"
@@ -69,13 +68,12 @@ class Panel {
       for (std::int64_t r = 0; r < rows_; ++r) job_.row_errors[first_ + r] = static_cast<double>(s_.sum[r]);
       return;
     }
-    std::fill_n(job_.row_errors + first_, rows_, std::numeric_limits<double>::infinity());
     Kept kept(*this);
     for (const float factor : kRowSearch) {
       round(factor);
       for (std::int64_t r = 0; r < rows_; ++r) {
         double& least = job_.row_errors[first_ + r];
-        if (!(static_cast<double>(s_.sum[r]) < least)) continue;
+        if (factor != kRowSearch[0] && !(static_cast<double>(s_.sum[r]) < least)) continue;
         least = static_cast<double>(s_.sum[r]);
         kept.take(r);
       }
@@ -101,8 +99,8 @@ class Panel {
     void put() {
       std::copy(codes_.begin(), codes_.end(), panel_.tensor_.codes.begin() + panel_.first_ * panel_.input_.cols);
       std::copy(scales_.begin(), scales_.end(), panel_.tensor_.scales.begin() + panel_.first_ * groups_);
-      if (!zeros_.empty())
-        std::copy(zeros_.begin(), zeros_.end(), panel_.tensor_.zeros.begin() + panel_.first_ * groups_);
+      if (zeros_.empty()) return;
+      std::copy(zeros_.begin(), zeros_.end(), panel_.tensor_.zeros.begin() + panel_.first_ * groups_);
     }
 
    private:
