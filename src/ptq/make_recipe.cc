@@ -66,12 +66,11 @@ TuneParameters tune_parameters(const QuantizeOptions& options) {
 /// Methods whose scales are their own matter, or that have no error feedback to try scales with.
 void check_scale_search(const QuantizeOptions& options) {
   const QuantMethod& method = method_of(options);
-  const std::string_view name = method.name;
-  if (options.scale_search == "row-search" && name != "kedge" && name != "gptq" && name != "gptaq") {
-    throw Error(ErrorCode::usage, fmt::format("the method {} has no error feedback to search scales with", name),
-                "row-search with kedge, gptq or gptaq", "choose another --scale-search");
+  if (options.scale_search == "row-search" && !method.feeds_back) {
+    throw Error(ErrorCode::usage, fmt::format("the method {} has no error feedback to search scales with", method.name),
+                "a method with error feedback, such as kedge or gptq", "choose another --scale-search");
   }
-  const bool own = method.needs == MethodNeeds::torch || name == "rtn-mse";
+  const bool own = method.needs == MethodNeeds::torch || std::string_view(method.name) == "rtn-mse";
   if (!own || options.scale_search.empty()) return;
   throw Error(ErrorCode::usage, fmt::format("the method {} finds its scales by itself", method.name),
               "no --scale-search", "leave it out");

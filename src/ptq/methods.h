@@ -46,6 +46,7 @@ struct QuantMethod {
   std::vector<FoldReport> (*fold)(const BlockFold& block) = nullptr;
   bool shaped = false;  ///< wants InputStatistics::residual and MethodInput::output_factor
   bool anchored = false;  ///< rounds deltas on an anchor too
+  bool feeds_back = false;  ///< error feedback by kernels/gptq, which can try several scales (ScaleMethod::row_search)
 };
 
 std::span<const QuantMethod> quant_methods() noexcept;
