@@ -28,6 +28,13 @@ foreach(library torch_cuda c10_cuda)
     list(APPEND torch_libraries ${torch_root}/lib/lib${library}.so)
   endif()
 endforeach()
+# Threads of ours that share products (twin/grouped.cc) are those of libtorch's own OpenMP library: within them its
+# products know not to start more. Other compilers have another such library; there the products run one by one.
+file(GLOB torch_openmp ${torch_root}/lib/libgomp*.so*)
+if(torch_openmp AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(kedge_libtorch INTERFACE -fopenmp)
+  list(APPEND torch_libraries ${torch_openmp})
+endif()
 # libstdc++ first: the wheel's libraries export parts of an older one's std::filesystem, which crash here when they are
 # found before ours (std::filesystem::remove_all of torch 2.11 for CUDA).
 target_link_libraries(kedge_libtorch INTERFACE

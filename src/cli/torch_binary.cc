@@ -36,9 +36,10 @@ void exec_torch_from(const std::filesystem::path& folder, const std::vector<std:
     throw Error(ErrorCode::not_found, "this needs libtorch, and there is no " + program, "",
                 "run \"make torch\" in kedge's source folder once: it installs libtorch and builds kedge-torch");
   }
-  // libtorch's threads spin at their barriers unless told not to, which costs a multiple where other processes want the
-  // same cores. Read when the OpenMP library is loaded, so too late within kedge-torch; the user's own choice stays.
-  ::setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/0);
+  // libtorch's threads spin at their barriers for milliseconds unless told not to, which costs a multiple where other
+  // processes want the same cores; asleep at once they wake late on a virtual machine. Read when the OpenMP library is
+  // loaded, so too late within kedge-torch; the user's own choice stays.
+  if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/0);
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);

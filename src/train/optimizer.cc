@@ -1,6 +1,7 @@
 #include "train/optimizer.h"
 
 #include <cmath>
+#include <optional>
 
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/baddbmm.h>
@@ -39,26 +40,30 @@ Optimizer::Optimizer(Weights& weights, const OptimizerSettings& settings) : weig
   }
 }
 
-void Optimizer::step(double lr, std::int64_t step) {
+void Optimizer::step(double lr, std::int64_t step, double gradient_scale) {
   const at::NoGradGuard no_gradients;
-  muon(lr);
-  adamw(UpdateRule::decayed, lr, step, settings_.weight_decay);
-  adamw(UpdateRule::plain, lr, step, 0.0);
+  muon(lr, gradient_scale);
+  adamw(UpdateRule::decayed, lr, step, gradient_scale, settings_.weight_decay);
+  adamw(UpdateRule::plain, lr, step, gradient_scale, 0.0);
 }
 
-void Optimizer::adamw(UpdateRule rule, double lr, std::int64_t step, double decay) {
+void Optimizer::adamw(UpdateRule rule, double lr, std::int64_t step, double gradient_scale, double decay) {
   WeightGroup& group = weights_.group(rule);
   if (!group.value.defined()) return;
   const Moments& moments = moments_[static_cast<std::size_t>(rule)];
   const at::Tensor count = at::full({}, static_cast<double>(step), group.value.options());
+  std::optional<at::Tensor> scale;
+  if (gradient_scale != 1) scale = at::full({}, gradient_scale, group.value.options());
   at::_fused_adamw_({group.value}, {group.gradient}, {moments.first}, {moments.second}, {}, {count}, lr,
-                    settings_.beta1, settings_.beta2, decay, settings_.eps, /*amsgrad=*/false, /*maximize=*/false);
+                    settings_.beta1, settings_.beta2, decay, settings_.eps, /*amsgrad=*/false, /*maximize=*/false,
+                    scale);
 }
 
-void Optimizer::muon(double lr) {
+void Optimizer::muon(double lr, double gradient_scale) {
   WeightGroup& group = weights_.group(UpdateRule::muon);
   if (!group.value.defined()) return;
   at::Tensor& momentum = moments_[static_cast<std::size_t>(UpdateRule::muon)].first;
+  if (gradient_scale != 1) group.gradient.div_(gradient_scale);
   momentum.lerp_(group.gradient, 1 - settings_.momentum);
   const at::Tensor ahead = group.gradient.lerp(momentum, settings_.momentum);
   group.value.mul_(1 - lr * settings_.weight_decay);

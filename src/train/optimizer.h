@@ -25,14 +25,15 @@ struct OptimizerSettings {
 class Optimizer {
  public:
   Optimizer(Weights& weights, const OptimizerSettings& settings);
-  /// Moves the weights along their gradients. step: from 1, for AdamW's correction of the first means.
-  void step(double lr, std::int64_t step);
+  /// Moves the weights along their gradients, each divided by `gradient_scale` (and left so). step: from 1, for
+  /// AdamW's correction of the first means.
+  void step(double lr, std::int64_t step, double gradient_scale = 1);
   /// "<weight>.exp_avg", "<weight>.exp_avg_sq", "<weight>.momentum_buffer": views of the state, in the weights' shapes.
   std::vector<std::pair<std::string, at::Tensor>> state() const;
 
  private:
-  void adamw(UpdateRule rule, double lr, std::int64_t step, double decay);
-  void muon(double lr);
+  void adamw(UpdateRule rule, double lr, std::int64_t step, double gradient_scale, double decay);
+  void muon(double lr, double gradient_scale);
 
   Weights& weights_;
   OptimizerSettings settings_;

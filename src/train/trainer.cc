@@ -95,13 +95,9 @@ StepResult Trainer::step(const at::Tensor& ids, double lr, std::int64_t step) {
   if (!std::isfinite(all) || !std::isfinite(result.gradient_norm)) {
     refuse_not_finite(ids, result.loss, step);
   }
-  if (settings_.clip > 0 && result.gradient_norm + kClipEps > settings_.clip) {
-    for (const UpdateRule rule : kUpdateRules) {
-      const at::Tensor& gradient = weights_.group(rule).gradient;
-      if (gradient.defined()) gradient.mul_(settings_.clip / (result.gradient_norm + kClipEps));
-    }
-  }
-  optimizer_.step(lr, step);
+  const double norm = result.gradient_norm + kClipEps;
+  const double scale = settings_.clip > 0 && norm > settings_.clip ? norm / settings_.clip : 1;
+  optimizer_.step(lr, step, scale);
   manifolds_.end_step();
   for (std::size_t i = 0; i < counts.size(); ++i) {
     const at::Tensor bias = weights_.selection_bias(output.routing[i].layer);

@@ -3,7 +3,8 @@
 //   y_p = W_e x_p   for the rows p of expert e
 //
 // x: [P, in], sorted by expert, counts[e] rows each; weight: [E, out, in]; y: [P, out]. An expert without rows gets a
-// gradient of zeros. Once differentiable.
+// gradient of zeros. Once differentiable. A weight that is a leaf and has a gradient gets the products added to it in
+// place: for backward(), which would add them, not for gradients that are asked for by themselves.
 #pragma once
 
 #include <cstdint>

@@ -78,6 +78,24 @@ TEST(StackedExperts, AreTheExpertsOneByOne) {
   }
 }
 
+TEST(GroupedLinear, AddsToAGradientThatIsThere) {
+  const std::vector<std::int64_t> counts = {3, 0, 5, 1};
+  const auto options = at::TensorOptions().dtype(at::kDouble);
+  const Tensor x = at::arange(9 * 6, options).sin().view({9, 6});
+  const Tensor weight = at::arange(4 * 5 * 6, options).cos().view({4, 5, 6}).set_requires_grad(true);
+  const auto backward = [&] {
+    (grouped_linear(x, weight, counts) * at::arange(45, options).view({9, 5})).sum().backward();
+  };
+  backward();
+  const Tensor once = weight.grad().clone();
+  const void* place = weight.grad().const_data_ptr();
+  backward();
+  EXPECT_EQ(weight.grad().const_data_ptr(), place);
+  expect_equal(2 * once, weight.grad(), "twice");
+  EXPECT_EQ(weight.grad().select(0, 1).abs().max().item<double>(), 0);
+  EXPECT_GT(once.abs().max().item<double>(), 0);
+}
+
 TEST(StackedExperts, NamesOfExpertsAlone) {
   EXPECT_EQ(stacked_name("model.layers.0.mlp.experts.13.gate_proj.weight"),
             "model.layers.0.mlp.experts.gate_proj.weight");

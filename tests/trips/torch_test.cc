@@ -11,11 +11,23 @@ namespace {
 TEST(TorchBinary, GetsTheWordsAsTheyAre) {
   TemporaryFolder folder;
   const fs::path program = folder / "kedge-torch";
-  spit(program, "#!/bin/sh\nprintf '<%s>' \"$@\" \"$OMP_WAIT_POLICY\" >&2\nexit 7\n");
+  spit(program, "#!/bin/sh\nprintf '<%s>' \"$@\" \"$GOMP_SPINCOUNT\" >&2\nexit 7\n");
   fs::permissions(program, fs::perms::owner_all);
   ::unsetenv("OMP_WAIT_POLICY");
+  ::unsetenv("GOMP_SPINCOUNT");
   EXPECT_EXIT(cli::exec_torch_from(folder.path(), {"quantize", "a b", "", "--x=$y"}), ::testing::ExitedWithCode(7),
-              "<quantize><a b><><--x=\\$y><PASSIVE>");
+              "<quantize><a b><><--x=\\$y><10000>");
+}
+
+TEST(TorchBinary, LeavesTheUsersWaitPolicyAlone) {
+  TemporaryFolder folder;
+  const fs::path program = folder / "kedge-torch";
+  spit(program, "#!/bin/sh\nprintf '<%s><%s>' \"$OMP_WAIT_POLICY\" \"$GOMP_SPINCOUNT\" >&2\nexit 7\n");
+  fs::permissions(program, fs::perms::owner_all);
+  ::unsetenv("GOMP_SPINCOUNT");
+  ::setenv("OMP_WAIT_POLICY", "ACTIVE", 1);
+  EXPECT_EXIT(cli::exec_torch_from(folder.path(), {}), ::testing::ExitedWithCode(7), "<ACTIVE><>");
+  ::unsetenv("OMP_WAIT_POLICY");
 }
 
 TEST(TorchBinary, MissingItNamesTheCommandThatBuildsIt) {
