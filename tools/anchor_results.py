@@ -367,7 +367,8 @@ Where the autoencoders are the experts (small, large), every encoder runs for ev
         record = json.loads(path.read_text())
         results, provenance = record["results"], record["provenance"]
         limits = results["limits"]
-        text += f"\n## Anchors {record['config']['form']}\n\n"
+        tokens = record["config"].get("tokens", 0)
+        text += f"\n## Anchors {record['config']['form']}{f', {tokens} tokens' if tokens else ''}\n\n"
         text += ("| row | threads | tokens/s | range | GFLOP/s | of peak | GB/s of weights | of memory | routing FLOPs / experts' | "
                  "routing time | x stored | x active |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
         for row in results["rows"]:

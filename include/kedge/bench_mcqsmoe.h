@@ -25,6 +25,7 @@ struct McqsMoeBenchOptions {
   /// Of the shared anchor: "fused" (A + D_e made as it is read), "split" (x A^T + x D_e^T), "decoded" (one fp32 matrix
   /// per expert).
   std::string form = "fused";
+  std::int64_t tokens = 0;  ///< of every row's batch; 0: as above
   std::uint64_t seed = 1;
   int repetitions = 5;
   bool limits = true;

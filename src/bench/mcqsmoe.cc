@@ -44,7 +44,7 @@ std::int64_t dense_size(double weights, std::int64_t d) {
 
 }  // namespace
 
-std::vector<McqsMoeCase> mcqsmoe_cases() {
+std::vector<McqsMoeCase> mcqsmoe_cases(std::int64_t tokens) {
   ReconstructionMoe medium;
   medium.router.hidden_size = 1024;
   medium.router.bottleneck = 128;
@@ -62,12 +62,13 @@ std::vector<McqsMoeCase> mcqsmoe_cases() {
   large.router.hidden_size = 512;
   large.router.bottleneck = 128;
   large.router.num_experts = 32;
-  return {{"serial", medium, 32, false, ExpertRows::copied, false},
-          {"parallel", medium, 32, true, ExpertRows::copied, false},
-          {"zero-copy", medium, 32, true, ExpertRows::in_place, false},
-          {"workspace", medium, 32, true, ExpertRows::copied, true},
-          {"small", small, 32, true, ExpertRows::in_place, true},
-          {"large", large, 64, true, ExpertRows::in_place, true}};
+  const auto or_papers = [&](std::int64_t papers) { return tokens > 0 ? tokens : papers; };
+  return {{"serial", medium, or_papers(32), false, ExpertRows::copied, false},
+          {"parallel", medium, or_papers(32), true, ExpertRows::copied, false},
+          {"zero-copy", medium, or_papers(32), true, ExpertRows::in_place, false},
+          {"workspace", medium, or_papers(32), true, ExpertRows::copied, true},
+          {"small", small, or_papers(32), true, ExpertRows::in_place, true},
+          {"large", large, or_papers(64), true, ExpertRows::in_place, true}};
 }
 
 McqsMoeLayer::McqsMoeLayer(const ReconstructionMoe& spec, AnchorForm form, const LoadOptions& load, std::uint64_t seed)
@@ -199,6 +200,9 @@ McqsMoeBenchReport bench_mcqsmoe(const McqsMoeBenchOptions& options) {
   if (options.repetitions < 1) {
     throw Error(ErrorCode::usage, "repetitions is " + std::to_string(options.repetitions), "at least 1");
   }
+  if (options.tokens < 0) {
+    throw Error(ErrorCode::usage, "tokens is " + std::to_string(options.tokens), "0 or more");
+  }
   const AnchorForm form = parse_anchor_form(options.form);
   const LoadOptions load = load_options(options);
   McqsMoeBenchReport report;
@@ -211,7 +215,7 @@ McqsMoeBenchReport bench_mcqsmoe(const McqsMoeBenchOptions& options) {
   }
   std::unique_ptr<McqsMoeLayer> layer;
   std::int64_t width = 0;
-  for (const McqsMoeCase& c : mcqsmoe_cases()) {
+  for (const McqsMoeCase& c : mcqsmoe_cases(options.tokens)) {
     if (layer == nullptr || width != c.spec.router.hidden_size) {
       layer = std::make_unique<McqsMoeLayer>(c.spec, form, load, options.seed);
       width = c.spec.router.hidden_size;

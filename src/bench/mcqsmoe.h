@@ -18,8 +18,8 @@ struct McqsMoeCase {
   bool keep_scratch = true;  ///< otherwise each batch takes its memory from the system
 };
 
-/// The papers' six.
-std::vector<McqsMoeCase> mcqsmoe_cases();
+/// The papers' six. tokens: of each batch; 0: theirs.
+std::vector<McqsMoeCase> mcqsmoe_cases(std::int64_t tokens);
 
 /// A layer with random weights, that several cases may share.
 class McqsMoeLayer {

@@ -105,7 +105,7 @@ std::string mcqsmoe_json(const McqsMoeBenchReport& r) {
   }
   Provenance provenance = make_provenance(load, threads);
   provenance.seeds = {r.options.seed};
-  Json config = {{"form", r.options.form}, {"repetitions", r.options.repetitions}};
+  Json config = {{"form", r.options.form}, {"tokens", r.options.tokens}, {"repetitions", r.options.repetitions}};
   Json limits = nullptr;
   if (r.has_limits) {
     limits = {{"dram_read_gb_per_s", {{"one_thread", r.limits.dram_read_one}, {"all_threads", r.limits.dram_read_all}}},

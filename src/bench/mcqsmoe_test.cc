@@ -35,7 +35,7 @@ namespace {
 
 /// The papers' cases at an eighth of their width.
 std::vector<McqsMoeCase> small_cases() {
-  std::vector<McqsMoeCase> cases = mcqsmoe_cases();
+  std::vector<McqsMoeCase> cases = mcqsmoe_cases(0);
   for (McqsMoeCase& c : cases) {
     c.spec.router.hidden_size = std::max<std::int64_t>(64, c.spec.router.hidden_size / 8);
     c.spec.router.bottleneck /= 8;
@@ -46,8 +46,11 @@ std::vector<McqsMoeCase> small_cases() {
 
 TEST(McqsMoeBench, HasThePapersRows) {
   std::vector<std::string> names;
-  for (const McqsMoeCase& c : mcqsmoe_cases()) names.push_back(c.name);
+  for (const McqsMoeCase& c : mcqsmoe_cases(0)) names.push_back(c.name);
   EXPECT_EQ(names, (std::vector<std::string>{"serial", "parallel", "zero-copy", "workspace", "small", "large"}));
+  EXPECT_EQ(mcqsmoe_cases(0).front().tokens, 32);
+  EXPECT_EQ(mcqsmoe_cases(0).back().tokens, 64);
+  for (const McqsMoeCase& c : mcqsmoe_cases(128)) EXPECT_EQ(c.tokens, 128) << c.name;
 }
 
 TEST(McqsMoeBench, ThePathsGiveTheSameBitsOnEveryIsa) {
@@ -116,6 +119,9 @@ TEST(McqsMoeBench, FiguresAddUp) {
 TEST(McqsMoeBench, RefusesOtherForms) {
   McqsMoeBenchOptions options;
   options.form = "folded";
+  EXPECT_THROW(bench_mcqsmoe(options), Error);
+  options = {};
+  options.tokens = -1;
   EXPECT_THROW(bench_mcqsmoe(options), Error);
 }
 

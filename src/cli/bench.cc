@@ -45,6 +45,12 @@ constexpr Flag kFlags[] = {
      .fallback = "fused",
      .help = "of mcqsmoe: A + D made as it is read, x A^T and x D^T apart, or one fp32 matrix per expert",
      .choices = "fused|split|decoded"},
+    {.name = "tokens",
+     .type = FlagType::integer,
+     .fallback = "0",
+     .help = "of mcqsmoe: tokens of a batch; 0: the papers', 32 and 64",
+     .minimum = 0,
+     .maximum = 65536},
     {.name = "limits", .type = FlagType::boolean, .fallback = "true", .help = "measure the machine's own limits first"},
     {.name = "seed",
      .type = FlagType::integer,
@@ -59,6 +65,7 @@ constexpr const char* kMcqsMoe = "mcqsmoe";
 int run_mcqsmoe(const Arguments& arguments) {
   McqsMoeBenchOptions options;
   options.form = arguments.text("anchor-form");
+  options.tokens = arguments.integer("tokens");
   options.seed = static_cast<std::uint64_t>(arguments.integer("seed"));
   options.repetitions = static_cast<int>(arguments.integer("repetitions"));
   options.limits = arguments.flag("limits");

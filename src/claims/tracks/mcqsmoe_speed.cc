@@ -25,7 +25,7 @@ namespace {
 constexpr std::uint64_t kSeed = 1;
 
 McqsMoeCase find_case(const std::string& name) {
-  for (McqsMoeCase& c : mcqsmoe_cases()) {
+  for (McqsMoeCase& c : mcqsmoe_cases(0)) {
     if (c.name == name) return std::move(c);
   }
   throw Error(ErrorCode::bad_file, "kedge bench mcqsmoe has no row \"" + name + "\"",
