@@ -8,11 +8,16 @@
 namespace kedge::trips {
 namespace {
 
+/// A kedge-torch that prints these words of the shell, each as <word>, and ends with 7.
+void stand_in(const TemporaryFolder& folder, const std::string& words) {
+  const fs::path program = folder / "kedge-torch";
+  spit(program, "#!/bin/sh\nprintf '<%s>' " + words + " >&2\nexit 7\n");
+  fs::permissions(program, fs::perms::owner_all);
+}
+
 TEST(TorchBinary, GetsTheWordsAsTheyAre) {
   TemporaryFolder folder;
-  const fs::path program = folder / "kedge-torch";
-  spit(program, "#!/bin/sh\nprintf '<%s>' \"$@\" \"$GOMP_SPINCOUNT\" >&2\nexit 7\n");
-  fs::permissions(program, fs::perms::owner_all);
+  stand_in(folder, "\"$@\" \"$GOMP_SPINCOUNT\"");
   ::unsetenv("OMP_WAIT_POLICY");
   ::unsetenv("GOMP_SPINCOUNT");
   EXPECT_EXIT(cli::exec_torch_from(folder.path(), {"quantize", "a b", "", "--x=$y"}), ::testing::ExitedWithCode(7),
@@ -21,9 +26,7 @@ TEST(TorchBinary, GetsTheWordsAsTheyAre) {
 
 TEST(TorchBinary, LeavesTheUsersWaitPolicyAlone) {
   TemporaryFolder folder;
-  const fs::path program = folder / "kedge-torch";
-  spit(program, "#!/bin/sh\nprintf '<%s><%s>' \"$OMP_WAIT_POLICY\" \"$GOMP_SPINCOUNT\" >&2\nexit 7\n");
-  fs::permissions(program, fs::perms::owner_all);
+  stand_in(folder, "\"$OMP_WAIT_POLICY\" \"$GOMP_SPINCOUNT\"");
   ::unsetenv("GOMP_SPINCOUNT");
   ::setenv("OMP_WAIT_POLICY", "ACTIVE", 1);
   EXPECT_EXIT(cli::exec_torch_from(folder.path(), {}), ::testing::ExitedWithCode(7), "<ACTIVE><>");
