@@ -90,7 +90,7 @@ std::string explain_anchor_ffn(const AnchorFfnDesc& desc, const AnchorFfnWeights
     if (w.experts() == 0) return;
     text += std::string("  ") + name + ": ";
     if (w.form() == AnchorForm::fused) {
-      text += "fused, anchor and deltas are added up in registers as they are read, once per expert\n";
+      text += "fused, anchor and deltas are added up in registers, once per expert; a batch decodes the anchor once\n";
     } else if (w.form() == AnchorForm::split) {
       text += std::string("split, x A^T once per ") + per +
               " and x D^T per expert (fused: refused, int8 activations)\n" +

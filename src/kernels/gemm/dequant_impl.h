@@ -126,15 +126,45 @@ struct PlainF16 : Plain<2> {
   static VF weight(const std::uint8_t* p, const Group&) { return vload_f16(p); }
 };
 
-/// Nibbles whose scales 16 bits hold, on an anchor that policy A reads; both step along k together.
+/// Symmetric nibbles whose scales 16 bits hold, added to an anchor: one rounding, because (code - zero) * s is exact.
+struct Delta4 {
+#ifdef __AVX512F__  // a code's value is looked up: its four bits are the lowest of a lane
+  struct Group {
+    VF s, values;
+  };
+  static Group group(const WeightView& w, std::int64_t panel, std::int64_t g, int h) {
+    return {load_scale(w, group_at(w, panel, g, h)), vto_float(vsub_i(vlane_i(), vset_i(w.zero_point)))};
+  }
+  template <int J>
+  static VF on(VF anchor, const std::uint8_t* p, const Group& c) {
+    const VI word = vload_i(p + J % 4);
+    if constexpr (J < 4) {
+      return vfma(vlookup16(word, c.values), c.s, anchor);
+    } else {
+      return vfma(vlookup16(vsrl32<4>(word), c.values), c.s, anchor);
+    }
+  }
+#else
+  using D = Affine4<true>;
+  using Group = D::Group;
+  static Group group(const WeightView& w, std::int64_t panel, std::int64_t g, int h) {
+    return D::group(w, panel, g, h);
+  }
+  template <int J>
+  static VF on(VF anchor, const std::uint8_t* p, const Group& c) {
+    return vadd(anchor, D::weight<J>(p, c));
+  }
+#endif
+};
+
+/// Deltas on an anchor that policy A reads; both step along k together.
 template <class A>
 struct Anchored {
-  using D = Affine4<true>;
-  static constexpr int kStep = D::kStep;
-  static constexpr int kHalfBytes = D::kHalfBytes;
+  static constexpr int kStep = Affine4<true>::kStep;
+  static constexpr int kHalfBytes = Affine4<true>::kHalfBytes;
   static constexpr bool kAffine = true;
   struct Group {
-    typename D::Group delta;
+    Delta4::Group delta;
     typename A::Group anchor;
     VF scale;
     const std::uint8_t* deltas;  // where this half of the panel begins
@@ -142,16 +172,17 @@ struct Anchored {
   };
   static Group group(const WeightView& w, std::int64_t panel, std::int64_t g, int h) {
     const WeightView& a = *w.anchor;
-    return {D::group(w, panel, g, h), A::group(a, panel, g, h), vload(w.row_scale + panel * kPanel + h * kLanes),
-            w.codes + panel * w.panel_bytes + h * D::kHalfBytes, a.codes + panel * a.panel_bytes + h * A::kHalfBytes};
+    return {Delta4::group(w, panel, g, h), A::group(a, panel, g, h), vload(w.row_scale + panel * kPanel + h * kLanes),
+            w.codes + panel * w.panel_bytes + h * kHalfBytes,
+            a.codes + (panel - a.first_panel) * a.panel_bytes + h * A::kHalfBytes};
   }
   template <int J>
   static VF weight(const std::uint8_t* p, const Group& c) {
     constexpr std::int64_t kBlock = A::kHalfBytes * kHalves;
-    constexpr std::int64_t kRatio = kStep / A::kStep * kBlock / (D::kHalfBytes * kHalves);
+    constexpr std::int64_t kRatio = kStep / A::kStep * kBlock / (kHalfBytes * kHalves);
     const std::uint8_t* a = c.anchors + (p - c.deltas) * kRatio + J / A::kStep * kBlock;
     const VF anchor = A::template weight<J % A::kStep>(a, c.anchor);
-    return vmul(vadd(anchor, D::template weight<J>(p, c.delta)), c.scale);
+    return vmul(Delta4::on<J>(anchor, p, c.delta), c.scale);
   }
 };
 
@@ -160,6 +191,7 @@ template <class F>
 inline void with_policy(const WeightView& w, F&& fn) {
   if (w.anchor != nullptr) {
     switch (w.anchor->format) {
+      case WeightFormat::f32: return fn.template operator()<Anchored<PlainF32>>();
       case WeightFormat::f16: return fn.template operator()<Anchored<PlainF16>>();
       case WeightFormat::bf16: return fn.template operator()<Anchored<PlainBf16>>();
       default: return fn.template operator()<Anchored<Affine8<false>>>();

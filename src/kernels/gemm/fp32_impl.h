@@ -102,6 +102,16 @@ void dequantize_slice(const WeightView& w, std::int64_t panel, std::int64_t begi
   }
 }
 
+inline void dequantize_panels(const WeightView& w, std::int64_t begin, std::int64_t end, float* out) noexcept {
+  const std::int64_t size = padded(w.k) * kPanel;
+  with_policy(w, [&]<class D>() {
+    for (std::int64_t panel = begin; panel < end; ++panel, out += size) {
+      dequantize_slice<D>(w, panel, 0, w.k, out);
+      for (std::int64_t i = w.k * kPanel; i < size; ++i) out[i] = 0;
+    }
+  });
+}
+
 /// sums[R][V] += x[kc][R] * w[V][kc]: w[v] steps by one panel row (16 floats) per k.
 template <int R>
 void fma_tile(const float* x, const float* const* w, std::int64_t kc, float* sums, bool first) noexcept {

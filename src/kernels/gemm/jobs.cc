@@ -10,9 +10,54 @@ namespace {
 
 // Below this many packed elements a second thread costs more than it saves.
 constexpr std::int64_t kParallelPack = 32 * 1024;
+// Decoded panels of an anchor that a task holds: half of a 1 MiB L2, but two at least.
+constexpr std::int64_t kAnchorBytes = 512 * 1024;
+constexpr std::size_t kAnchorUsers = 3;  // two experts that read it as stored take 0.9 of the time
+constexpr std::int64_t kMaxAnchorPanels = 4;  // as many as a decode row computes together
 
 std::size_t element_bytes(RowLayout layout) noexcept {
   return layout == RowLayout::f32 ? 4 : layout == RowLayout::s16 ? 2 : 1;
+}
+
+/// Whether the jobs' weights are deltas on one anchor that a table row decodes, and enough for one decoding to pay.
+bool share_anchor(std::span<const GemmJob> jobs) noexcept {
+  if (jobs.size() < kAnchorUsers || jobs[0].w.anchor == nullptr || jobs[0].row->dequantize == nullptr) return false;
+  return std::all_of(jobs.begin() + 1, jobs.end(), [&](const GemmJob& job) {
+    return job.w.anchor == jobs[0].w.anchor && job.row->dequantize == jobs[0].row->dequantize;
+  });
+}
+
+void run_blocks(const GemmJob& job, const WeightView& w, std::int64_t begin, std::int64_t end) noexcept {
+  const std::int64_t blocks = block_count(job.in.rows);
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    run_block(*job.row, w, job.in, b, begin, end, {job.y + block_begin(job.in.rows, blocks, b) * job.ldy, job.ldy, 0});
+  }
+}
+
+/// A task is some panels of all jobs: the anchor's are decoded once and then read as fp32, which gives the same bits.
+void run_on_shared_anchor(const ExecContext& ctx, std::span<const GemmJob> jobs) {
+  const WeightView& anchor = *jobs[0].w.anchor;
+  const std::int64_t size = padded(anchor.k) * kPanel, panels = panel_count(anchor.n);
+  const std::int64_t step = std::clamp(kAnchorBytes / (size * static_cast<std::int64_t>(sizeof(float))) / 2 * 2,
+                                       std::int64_t{2}, kMaxAnchorPanels);
+  float* decoded = ctx.scratch.take<float>(ctx.threads.size() * step * size);
+  ctx.threads.parallel_for((panels + step - 1) / step, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t first = i * step, last = std::min(panels, first + step);
+      float* own = decoded + thread * step * size;
+      jobs[0].row->dequantize(anchor, first, last, own);
+      WeightView shared = anchor;
+      shared.format = WeightFormat::f32;
+      shared.codes = reinterpret_cast<const std::uint8_t*>(own);
+      shared.first_panel = first;
+      shared.panel_bytes = size * static_cast<std::int64_t>(sizeof(float));
+      for (const GemmJob& job : jobs) {
+        WeightView w = job.w;
+        w.anchor = &shared;
+        run_blocks(job, w, first, last);
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -32,7 +77,7 @@ PackedRows plan_rows(Arena& scratch, const GemmRow& row, const WeightView& w, co
   p.row = &row;
   p.rows = source.rows;
   p.k = w.k;
-  p.k_padded = (w.k + 7) / 8 * 8;
+  p.k_padded = padded(w.k);
   p.x = source.x;
   p.ldx = source.ldx;
   p.gather = source.gather;
@@ -137,6 +182,7 @@ void pack_all(const ExecContext& ctx, std::span<const PackedRows> packed) {
 
 void run_all(const ExecContext& ctx, std::span<const GemmJob> jobs) {
   ArenaScope scope(ctx.scratch);
+  if (share_anchor(jobs)) return run_on_shared_anchor(ctx, jobs);
   const auto count = static_cast<std::int64_t>(jobs.size());
   auto* first = ctx.scratch.take<std::int64_t>(count + 1);
   auto* step = ctx.scratch.take<std::int64_t>(count);

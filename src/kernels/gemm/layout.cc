@@ -223,7 +223,7 @@ PackedWeight pack_anchored(const QuantTensor& delta, std::shared_ptr<const Packe
   PackedWeight packed = pack_weight(delta, options);
   GemmDesc& desc = packed.desc_;
   const GemmDesc& shared = anchor->weight.desc_;
-  KEDGE_CHECK(desc.format == WeightFormat::affine4 && desc.scale_type != ScaleType::f32);
+  KEDGE_CHECK(desc.format == WeightFormat::affine4 && desc.scale_type != ScaleType::f32 && !desc.asymmetric);
   KEDGE_CHECK(shared.n == desc.n && shared.k == desc.k && (!is_affine(shared.format) || shared.group == desc.group));
   KEDGE_CHECK(row_scale.empty() || static_cast<std::int64_t>(row_scale.size()) == desc.n);
   desc.anchored = true;

@@ -26,6 +26,7 @@ void pack_s8_avx2(const PackTask& t) noexcept;
 void pack_s16_avx2(const PackTask& t) noexcept;
 void run_fp32_decode_avx2(const GemmTask& t) noexcept;
 void run_fp32_tiles_avx2(const GemmTask& t) noexcept;
+void dequantize_panels_avx2(const WeightView& w, std::int64_t begin, std::int64_t end, float* out) noexcept;
 void run_affine4_int8_avx2(const GemmTask& t) noexcept;
 void run_affine8_int8_avx2(const GemmTask& t) noexcept;
 
@@ -34,6 +35,7 @@ void pack_s8_avx512(const PackTask& t) noexcept;
 void pack_s16_avx512(const PackTask& t) noexcept;
 void run_fp32_decode_avx512(const GemmTask& t) noexcept;
 void run_fp32_tiles_avx512(const GemmTask& t) noexcept;
+void dequantize_panels_avx512(const WeightView& w, std::int64_t begin, std::int64_t end, float* out) noexcept;
 void run_affine4_int8_avx512(const GemmTask& t) noexcept;
 void run_affine8_int8_avx512(const GemmTask& t) noexcept;
 

@@ -54,6 +54,12 @@ inline VI vround(VF a) { return _mm512_cvtps_epi32(a); }
 inline VI vbits(VF a) { return _mm512_castps_si512(a); }
 /// (x & mask) | one, as floats.
 inline VF vand_or(VI x, VI mask, VI one) { return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(x, mask, one, 0xEA)); }
+/// table[x & 15] of each lane.
+inline VF vlookup16(VI x, VF table) { return _mm512_permutexvar_ps(x, table); }
+inline VI vlane_i() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+inline VI vsub_i(VI a, VI b) { return _mm512_sub_epi32(a, b); }
+template <int N>
+inline VI vsrl32(VI a) { return _mm512_srli_epi32(a, N); }
 inline VF vload_bf16(const void* p) {
   const __m256i x = _mm256_loadu_si256(static_cast<const __m256i*>(p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16));

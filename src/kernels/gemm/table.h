@@ -23,6 +23,7 @@ struct GemmRow {
   bool any_group;           ///< otherwise: groups are multiples of 8 or the whole of k
   PackFunction pack;
   GemmFunction run;
+  DequantizeFunction dequantize = nullptr;  ///< for anchors that several weights share; null: each reads it as stored
 };
 
 constexpr unsigned format_bit(WeightFormat format) noexcept { return 1u << static_cast<unsigned>(format); }

@@ -25,6 +25,7 @@ enum class RowLayout : std::uint8_t { f32, s8, s16 };
 /// A packed weight (kernels/gemm/layout.h).
 struct WeightView {
   const std::uint8_t* codes;  ///< [panels][panel_bytes]; 64 bytes before and after are readable
+  std::int64_t first_panel;   ///< of an anchor: the panel that codes begin with
   const void* scales;         ///< [panels][groups][16] of scale_type
   const std::uint8_t* zeros;  ///< [panels][groups][16]; null: zero_point everywhere
   std::int64_t n, k;
@@ -69,6 +70,11 @@ struct GemmTask {
 
 using PackFunction = void (*)(const PackTask&) noexcept;
 using GemmFunction = void (*)(const GemmTask&) noexcept;
+/// Panels [begin, end) of a weight without an anchor as fp32, [panels][k_padded][16]; zero beyond k.
+using DequantizeFunction = void (*)(const WeightView& w, std::int64_t begin, std::int64_t end, float* out) noexcept;
+
+/// k_padded of rows and of decoded panels.
+static inline std::int64_t padded(std::int64_t k) noexcept { return (k + 7) / 8 * 8; }
 
 /// Tiles of a row block and the first row of tile t.
 static inline std::int64_t tile_count(std::int64_t rows, std::int64_t row_tile) noexcept {
