@@ -356,9 +356,9 @@ on an fp16 anchor, rows on the sphere, fp32 activations, consistent numerics. se
 experts). *x stored*, *x active*: speed over a dense two-matrix int4 layer of equal stored parameters, and of equal active
 FLOPs (routing and k experts), measured by turns with the row. Routing is counted, and measured by itself.
 
-Fused, a weight of an expert is made of anchor and delta in registers, once per expert: what the model counts is computed, but a
-weight is made for 8 rows (32 tokens, 2 of 8 experts) where a dense layer's 4 bits are unpacked for 32, and making it costs more
-than unpacking. Split, the layer computes 7/4 of the products that the model counts (x A^T once per token for up, once per pair for
+Fused, the anchor is decoded once per batch, some rows at a time, and an expert's weight made of it and the delta in registers:
+what the model counts is computed, but a weight is made for 8 rows (32 tokens, 2 of 8 experts) where a dense layer's 4 bits are
+unpacked for 32. With more tokens that matters less. Split, the layer computes 7/4 of the products that the model counts (x A^T once per token for up, once per pair for
 down, whose rows are scaled on the sphere). Decoded into fp32 it computes what the model counts and reads several times the bytes.
 Where the autoencoders are the experts (small, large), every encoder runs for every token: no sparsity of compute.
 
