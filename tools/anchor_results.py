@@ -358,9 +358,14 @@ FLOPs (routing and k experts), measured by turns with the row. Routing is counte
 
 Fused, the anchor is decoded once per batch, some rows at a time, and an expert's weight made of it and the delta in registers:
 what the model counts is computed, but a weight is made for 8 rows (32 tokens, 2 of 8 experts) where a dense layer's 4 bits are
-unpacked for 32. With more tokens that matters less. Split, the layer computes 7/4 of the products that the model counts (x A^T once per token for up, once per pair for
-down, whose rows are scaled on the sphere). Decoded into fp32 it computes what the model counts and reads several times the bytes.
+unpacked for 32. With more tokens that matters less. Split, the layer computes 7/4 of the products that the model counts
+(x A^T once per token for up, once per pair for down, whose rows are scaled on the sphere). Decoded into fp32 it computes what
+the model counts and reads several times the bytes.
 Where the autoencoders are the experts (small, large), every encoder runs for every token: no sparsity of compute.
+
+By turns with a build that read the anchor once per expert (2f7362c against b54105d, 9 to 15 repetitions, two rounds, other load
+on the machine): 1.19 times as fast serial and 1.15 parallel at 32 tokens, 1.07 and 1.15 with AVX2, no gain seen at 256.
+The records of 2026-11-27 are of a noisy machine: look at the ranges and the limits before comparing rows with each other.
 
 """
     for path in arguments.records:
