@@ -363,8 +363,10 @@ unpacked for 32. With more tokens that matters less. Split, the layer computes 7
 the model counts and reads several times the bytes.
 Where the autoencoders are the experts (small, large), every encoder runs for every token: no sparsity of compute.
 
-By turns with a build that read the anchor once per expert (2f7362c against b54105d, 9 to 15 repetitions, two rounds, other load
-on the machine): 1.19 times as fast serial and 1.15 parallel at 32 tokens, 1.07 and 1.15 with AVX2, no gain seen at 256.
+By turns with a build that decoded the anchor once per expert, its speed over a dense layer of equal active FLOPs, both measured in one run
+([record](records/bench-mcqsmoe-shared-anchor.json): 2f7362c before, a7e9151 after, serial to workspace, two rounds of 15
+repetitions; medians of the eight, lowest and highest): 0.50 (0.48 to 0.70) and 0.59 (0.56 to 0.64) at 32 tokens, with AVX2 0.60
+(0.56 to 0.67) and 0.64 (0.56 to 0.69), at 256 tokens 0.85 and 0.87. Tokens per second swung twofold meanwhile and compare nothing.
 The records of 2026-11-27 are of a noisy machine: look at the ranges and the limits before comparing rows with each other.
 
 """
