@@ -31,7 +31,7 @@ struct ReconstructionMoe {
   FfnActivation hidden_act = FfnActivation::gelu;
   bool gated = false;  ///< gate, up, down; otherwise up and down
   // How training makes the matrices; a forward pass takes them as they are.
-  std::optional<AnchorDeltaArgs> anchor_delta;  ///< of the FFNs' stacks; none: plain matrices
+  std::optional<AnchorDeltaArgs> anchor_delta = {};  ///< of the FFNs' stacks; none: plain matrices
   Manifold encoder_manifold = Manifold::none;   ///< stiefel_*: router.orthonormal
 };
 

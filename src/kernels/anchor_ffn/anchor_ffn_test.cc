@@ -121,7 +121,9 @@ TEST_P(AnchorFfn, IsTheFfnOfTheDecodedWeightsAndTheSameBitsEverywhere) {
       for (const int threads : {1, 3}) {
         for (const ExpertRows rows : {ExpertRows::in_place, ExpertRows::copied}) {
           EXPECT_EQ(run({isa, Numerics::consistent, activations}, threads, rows, &other), first) << isa_name(isa);
-          if (activations == Activations::fp32) EXPECT_EQ(other, inner) << isa_name(isa);
+          if (activations == Activations::fp32) {
+            EXPECT_EQ(other, inner) << isa_name(isa);
+          }
         }
       }
     }
