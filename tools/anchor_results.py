@@ -358,9 +358,11 @@ FLOPs (routing and k experts), measured by turns with the row. Routing is counte
 
 Fused, the anchor is decoded once per batch, some rows at a time, and an expert's weight made of it and the delta in registers:
 what the model counts is computed, but a weight is made for 8 rows (32 tokens, 2 of 8 experts) where a dense layer's 4 bits are
-unpacked for 32. On AVX-512 sixteen such weights take 2.5 vector operations to make, sixteen of a dense layer's 2, and each row
-one multiply-add; by this count alone the layer reaches at most 0.81 of the speed of a dense one of equal active FLOPs at 32
-tokens, 0.89 at 64, 0.94 at 128, 0.97 at 256, and nowhere 1. Split, the layer computes 7/4 of the products that the model counts
+unpacked for 32. On AVX-512 sixteen such weights take 3.5 vector operations to make, sixteen of a dense layer's 2, and each row
+one multiply-add; by this count alone the layer reaches at most 0.74 of the speed of a dense one of equal active FLOPs at 32
+tokens, 0.85 at 64, 0.92 at 128, 0.96 at 256, and nowhere 1. Scaling the sums instead of the weights saves one of the 3.5 and
+measured the same ([record](records/bench-mcqsmoe-row-scale.json): 0.59 and 0.59, with AVX2 0.65 and 0.64, medians of twelve).
+Split, the layer computes 7/4 of the products that the model counts
 (x A^T once per token for up, once per pair for down, whose rows are scaled on the sphere). Decoded into fp32 it computes what
 the model counts and reads several times the bytes.
 Where the autoencoders are the experts (small, large), every encoder runs for every token: no sparsity of compute.

@@ -1,18 +1,17 @@
 // Products with E matrices of one shape: plain ones, or ones that share an anchor (quant/anchor_delta.h).
 //
 // Three forms of a shared anchor on the sphere (and without a manifold, s = 1):
-//   fused     y[i] = s[e, i] (x (A + D_e)^T)[i]   A + D_e made in registers as it is read; of a batch's experts each
-//             panel of A is turned to fp32 once
-//   decoded   y[i] = (x W_e^T)[i]   W_e[i] = s[e, i] (A[i] + D_e[i]) decoded at load into fp32; without s the same
-//             bits as fused
+//   fused     y[i] = (x W_e^T)[i]   W_e[i] = s[e, i] (A[i] + D_e[i]) made in registers as it is read; of a batch's
+//             experts each panel of A is turned to fp32 once
+//   decoded   y[i] = (x W_e^T)[i]   W_e decoded at load into fp32: the same bits as fused
 //   split     y[i] = s[e, i] ((x A^T)[i] + (x D_e^T)[i])   two products of kernels/gemm, one addition, one
 //             multiplication
 // fused and split store b_anchor / E + b bits per weight. fused computes k products for k experts per row, split 1 + k,
 // which pays where all experts see every row: stacked matrices are split where fused is asked for. Split also is the
-// only form with int8 activations of the deltas, so fused becomes split there. decoded reads 32 bits per weight. The
-// forms agree to rounding (1e-5 relative to the row's norm), not to the bit: the form is part of what a model is loaded
-// as, never chosen by the number of rows. Stiefel rows are decoded always: an r x r mixing of rows after the product
-// would cost what their orthonormality saves.
+// only form with int8 activations of the deltas, so fused becomes split there. decoded reads 32 bits per weight. split
+// agrees with the others to rounding (1e-5 relative to the row's norm), not to the bit: the form is part of what a
+// model is loaded as, never chosen by the number of rows. Stiefel rows are decoded always: an r x r mixing of rows
+// after the product would cost what their orthonormality saves.
 //
 // Arithmetic is kernels/gemm's, so consistent; an output depends on its own row of x alone.
 #pragma once

@@ -5,7 +5,7 @@
 //   fused    w = fma(v, s * 2^p, -(2^p + zero) * s): exact, hence equal to round((code - zero) * s), while the last
 //            product fits in 24 bits: nibbles (p = 7, 11) with scales of <= 11 significant bits, bytes (p = 15) with 8
 //   general  w = (v - (1 + zero * 2^-p)) * (s * 2^p): the difference and the scaling are exact, one rounding
-// Deltas on an anchor are added to it; a row's scale multiplies its sum.
+// Deltas on an anchor are added to it and scaled by row, each step rounded as gemm.h states.
 // The sign of a zero w may differ from the formula's; no accumulator can see it (kernels/gemm/task.h).
 #pragma once
 
@@ -166,12 +166,13 @@ struct Anchored {
   struct Group {
     Delta4::Group delta;
     typename A::Group anchor;
+    VF scale;
     const std::uint8_t* deltas;  // where this half of the panel begins
     const std::uint8_t* anchors;
   };
   static Group group(const WeightView& w, std::int64_t panel, std::int64_t g, int h) {
     const WeightView& a = *w.anchor;
-    return {Delta4::group(w, panel, g, h), A::group(a, panel, g, h),
+    return {Delta4::group(w, panel, g, h), A::group(a, panel, g, h), vload(w.row_scale + panel * kPanel + h * kLanes),
             w.codes + panel * w.panel_bytes + h * kHalfBytes,
             a.codes + (panel - a.first_panel) * a.panel_bytes + h * A::kHalfBytes};
   }
@@ -180,24 +181,10 @@ struct Anchored {
     constexpr std::int64_t kBlock = A::kHalfBytes * kHalves;
     constexpr std::int64_t kRatio = kStep / A::kStep * kBlock / (kHalfBytes * kHalves);
     const std::uint8_t* a = c.anchors + (p - c.deltas) * kRatio + J / A::kStep * kBlock;
-    return Delta4::on<J>(A::template weight<J % A::kStep>(a, c.anchor), p, c.delta);
+    const VF anchor = A::template weight<J % A::kStep>(a, c.anchor);
+    return vmul(Delta4::on<J>(anchor, p, c.delta), c.scale);
   }
 };
-
-template <class D>
-inline constexpr bool kScalesRows = false;
-template <class A>
-inline constexpr bool kScalesRows<Anchored<A>> = true;
-
-/// What half h of a panel stores of its sums.
-template <class D>
-inline VF scaled_rows(VF sums, const WeightView& w, std::int64_t panel, int h) {
-  if constexpr (kScalesRows<D>) {
-    return vmul(sums, vload(w.row_scale + panel * kPanel + h * kLanes));
-  } else {
-    return sums;
-  }
-}
 
 /// Calls fn.template operator()<D>() for the policy that reads w.
 template <class F>

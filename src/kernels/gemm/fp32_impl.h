@@ -42,10 +42,7 @@ void decode_tile(const GemmTask& t, const PanelSet& panels, const float* x, floa
     }
   }
   alignas(64) float out[R * V * kLanes];
-  unroll<R * V>([&]<int I>() KEDGE_INLINE {
-    constexpr int v = I % V;
-    vstore(out + I * kLanes, scaled_rows<D>(acc[I], w, panels.first + v / kHalves * panels.step, v % kHalves));
-  });
+  unroll<R * V>([&]<int I>() KEDGE_INLINE { vstore(out + I * kLanes, acc[I]); });
   const std::int64_t column = panels.first * kPanel;
   for (int r = 0; r < R; ++r) {
     store_outputs(y + r * t.ldy + column - t.y_column, out + r * V * kLanes, column, w.n, panels.count);
@@ -165,10 +162,6 @@ void tile_panels(const GemmTask& t, std::int64_t panel, int panels) noexcept {
     }
   }
   for (std::int64_t r = 0; r < t.rows; ++r) {
-    for (int v = 0; kScalesRows<D> && v < panels * kHalves; ++v) {
-      float* own = sums + (r * V + v) * kLanes;
-      vstore(own, scaled_rows<D>(vload(own), t.w, panel + v / kHalves, v % kHalves));
-    }
     store_outputs(t.y + r * t.ldy + panel * kPanel - t.y_column, sums + r * V * kLanes, panel * kPanel, t.w.n, panels);
   }
 }

@@ -2,8 +2,7 @@
 //
 // Consistent arithmetic, fp32 activations: for each output one fp32 FMA chain, k ascending from 0, starting at +0:
 //   acc = fma(x[m, k], w[n, k], acc);  w of a quantized tensor is (code - zero) * scale, rounded once to fp32;
-//   of deltas on an anchor (quant/anchor_delta.h) a[n, k] + (code - zero) * scale, rounded after each step, and then
-//   y[m, n] = s[n] * acc, rounded.
+//   of deltas on an anchor (quant/anchor_delta.h) s[n] * (a[n, k] + (code - zero) * scale), rounded after each step.
 // int8 activations (quantized weights without an anchor only): x is quantized per row and per weight group (group = K
 // for channel):
 //   a = max |x| over the group, sx = a / 127, q = round_even(x * (127 / a)) in [-127, 127] (a == 0: q = 0, sx = 0)

@@ -282,7 +282,7 @@ float weight_at(const WeightView& w, std::int64_t n, std::int64_t k) noexcept {
   if (is_affine(w.format)) {
     const std::int64_t g = k / w.group;
     const float value = static_cast<float>(code_at(w, n, k) - zero_at(w, n, g)) * scale_at(w, n, g);
-    return w.anchor == nullptr ? value : weight_at(*w.anchor, n, k) + value;
+    return w.anchor == nullptr ? value : w.row_scale[n] * (weight_at(*w.anchor, n, k) + value);
   }
   const std::int64_t at = k * kPanel + n % kPanel;
   const std::uint8_t* panel = w.codes + n / kPanel * w.panel_bytes;

@@ -39,8 +39,7 @@ struct PackedAnchor {
 };
 
 WeightView weight_view(const PackedWeight& weight) noexcept;
-/// One weight as fp32: (code - zero) * scale, on its anchor where there is one (before the row's scale), or the float's
-/// value.
+/// One weight as fp32: (code - zero) * scale, on its anchor where there is one, or the float's value.
 float weight_at(const WeightView& w, std::int64_t n, std::int64_t k) noexcept;
 int code_at(const WeightView& w, std::int64_t n, std::int64_t k) noexcept;
 int zero_at(const WeightView& w, std::int64_t n, std::int64_t g) noexcept;

@@ -95,7 +95,7 @@ void run_fp32_reference(const GemmTask& t) noexcept {
       }
     }
     for (std::int64_t r = 0; r < t.rows; ++r) {
-      t.y[r * t.ldy + n - t.y_column] = t.w.anchor == nullptr ? acc[r] : acc[r] * t.w.row_scale[n];
+      t.y[r * t.ldy + n - t.y_column] = acc[r];
     }
   }
 }
