@@ -392,7 +392,9 @@ The records of 2026-11-27 are of a noisy machine: look at the ranges and the lim
         flops, read = limits["fp32_gflop_per_s"], limits["dram_read_gb_per_s"]
         rows = {row["name"]: row for row in results["rows"]}
         times = rows["parallel"]["tokens_per_second"]["median"] / rows["serial"]["tokens_per_second"]["median"]
-        text += f"\nparallel over serial: {times:.2f} times on {rows['parallel']['threads']} threads.\n"
+        peak = flops["all_threads"] / flops["one_thread"]
+        text += (f"\nparallel over serial: {times:.2f} times on {rows['parallel']['threads']} threads, where the peak of fp32 grew "
+                 f"{peak:.2f} times.\n")
         text += (f"\nLimits measured before: {flops['one_thread']:.1f} GFLOP/s on one thread, {flops['all_threads']:.1f} on all; memory "
                  f"read {read['one_thread']:.1f} and {read['all_threads']:.1f} GB/s. {provenance_line(provenance)}\n")
     arguments.out.write_text(text)
