@@ -28,26 +28,36 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 
-def routing_of(logits, top_k, bias=None):
-    """Sets of experts [T, k] and margins [T] of one layer's router logits [T, E]."""
-    scores = logits if bias is None else torch.sigmoid(logits) + bias
-    values, ids = torch.topk(scores, top_k + 1, dim=-1)
-    return np.sort(ids[:, :top_k].numpy(), axis=1), (values[:, top_k - 1] - values[:, top_k]).numpy()
+def routing_of(router, logits, chosen):
+    """A router's sets of experts [T, k], as it chose them, and how clearly it did: margins [T] of the scores that it
+    compares, of logits [T, E]. With groups of experts the margin of the groups counts too."""
+    top_k, scores = chosen.shape[-1], logits
+    margin = torch.full(logits.shape[:1], float("inf"))
+    if hasattr(router, "e_score_correction_bias"):
+        scores = torch.sigmoid(logits) + router.e_score_correction_bias
+        grouped = scores.view(len(scores), router.num_group, -1)
+        if router.topk_group < router.num_group:
+            values, best = grouped.topk(2, dim=-1)[0].sum(-1).topk(router.topk_group + 1, dim=-1)
+            margin = values[:, -2] - values[:, -1]
+            kept = torch.zeros(grouped.shape[:2], dtype=torch.bool).scatter_(1, best[:, :-1], True)
+            scores = grouped.masked_fill(~kept.unsqueeze(-1), float("-inf")).flatten(1)
+    values = scores.topk(top_k + 1, dim=-1)[0]
+    margin = torch.minimum(margin, values[:, -2] - values[:, -1])
+    return np.sort(chosen.numpy(), axis=1), margin.numpy()
 
 
 def in_transformers(model_dir, ids):
-    """Logits, and the routing of each MoE layer by transformers' own router logits."""
+    """Logits, and the routing of each MoE layer by transformers' own routers."""
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="eager")
     model = model.eval().to(torch.float32)
     seen = []
-    hooks = [module.register_forward_hook(lambda _, __, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    hooks = [module.register_forward_hook(lambda router, _, out: seen.append((router, out[0], out[-1])))
              for name, module in model.named_modules() if name.endswith(".gate") or name.endswith(".router")]
     with torch.no_grad():
         logits = model(torch.from_numpy(ids)).logits.numpy()
     for hook in hooks:
         hook.remove()
-    top_k = model.config.num_experts_per_tok
-    return logits, [routing_of(z.reshape(-1, z.shape[-1]), top_k) for z in seen]
+    return logits, [routing_of(router, z.reshape(-1, z.shape[-1]), chosen) for router, z, chosen in seen]
 
 
 def in_kedge(kedge, model_dir, ids, folder):
