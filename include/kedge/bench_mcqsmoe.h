@@ -7,9 +7,9 @@
 // Deltas of 4 bits in groups of 64 on an fp16 anchor, rows on the sphere. One implementation: serial is one thread;
 // parallel all of them, with a batch of rows copied together per expert and fresh scratch memory for each batch;
 // zero-copy is parallel without that copy; workspace is parallel with scratch that is kept; small and large have both.
-// All of the first four give the same bits. Beside each row two dense two-matrix layers, int4 in groups of 64: as many
-// stored parameters, and as many floating-point operations as the layer's model does for a token (routing and k
-// experts; the anchor's own products are not counted).
+// All of the first four give the same bits. Beside each row, by turns with it: the same on one thread, and three dense
+// two-matrix layers: int4 in groups of 64 with as many stored parameters; int4 and fp32 with as many floating-point
+// operations as the layer's model does for a token (routing and k experts; the anchor's own products are not counted).
 #pragma once
 
 #include <cstdint>
@@ -51,8 +51,10 @@ struct McqsMoeBenchRow {
   double active_flops = 0;                     ///< per batch, as the model counts: routing and k experts per token
   BenchRate rate;                              ///< tokens/s
   double routing_share = 0;                    ///< of the batch's time, measured by itself at the median
-  McqsMoeDense stored, active;
+  BenchRate one_thread;                        ///< tokens/s of the same row on one thread; rate's where threads is 1
+  McqsMoeDense stored, active, active_fp32;
 
+  double over_one_thread() const noexcept;  ///< median over the turns of tokens/s over those on one thread
   double gigaflops() const noexcept;  ///< GFLOP/s at the median, as computed
   double gigabytes() const noexcept;  ///< GB/s of weights at the median
 };

@@ -32,7 +32,11 @@ LoadOptions load_options(const McqsMoeBenchOptions& o) {
   return {parse_isa(o.runtime.isa), parse_numerics(o.runtime.numerics), parse_activations(o.runtime.activations)};
 }
 
-PackedWeight pack_dense(std::int64_t n, std::int64_t k, const LoadOptions& load) {
+PackedWeight pack_dense(std::int64_t n, std::int64_t k, DenseWeights weights, const LoadOptions& load) {
+  if (weights == DenseWeights::fp32) {
+    const std::vector<float> values = uniform(n * k, 7);
+    return pack_weight(TensorView{DType::f32, {n, k}, reinterpret_cast<const std::byte*>(values.data())}, load);
+  }
   return pack_weight(quantize_rtn(uniform(n * k, 7), n, k, {4, true, QuantStrategy::group, kGroup}, DType::f16), load);
 }
 
@@ -127,14 +131,14 @@ std::int64_t dense_of_active(const McqsMoeLayer& layer, const McqsMoeCase& c) no
   return dense_size(layer.active_flops(1) / 2, c.spec.router.hidden_size);
 }
 
-McqsMoeDenseLayer::McqsMoeDenseLayer(const McqsMoeCase& c, std::int64_t intermediate_size, int threads,
-                                     const LoadOptions& load)
+McqsMoeDenseLayer::McqsMoeDenseLayer(const McqsMoeCase& c, std::int64_t intermediate_size, DenseWeights weights,
+                                     int threads, const LoadOptions& load)
     : d_(c.spec.router.hidden_size),
       f_(intermediate_size),
       tokens_(c.tokens),
       isa_(load.isa),
-      up_(pack_dense(f_, d_, load)),
-      down_(pack_dense(d_, f_, load)),
+      up_(pack_dense(f_, d_, weights, load)),
+      down_(pack_dense(d_, f_, weights, load)),
       pool_(threads),
       x_(uniform(tokens_ * d_, 3)),
       y_(x_.size()) {}
@@ -148,9 +152,18 @@ void McqsMoeDenseLayer::batch() {
   gemm(ctx, h, f_, tokens_, down_, y_.data(), d_);
 }
 
-McqsMoeBenchRow measure_case(const McqsMoeCase& c, const McqsMoeLayer& layer, const McqsMoeBenchOptions& options) {
+namespace {
+
+McqsMoeDense describe_dense(const McqsMoeCase& c, std::int64_t intermediate_size) {
+  McqsMoeDense dense;
+  dense.intermediate_size = intermediate_size;
+  dense.parameters = 2 * c.spec.router.hidden_size * intermediate_size;
+  dense.flops = 2 * static_cast<double>(c.tokens) * static_cast<double>(dense.parameters);
+  return dense;
+}
+
+McqsMoeBenchRow describe_row(const McqsMoeCase& c, const McqsMoeLayer& layer, int threads) {
   const ErrorRouterSpec& router = c.spec.router;
-  McqsMoeSubject subject(c, layer, options.runtime.threads, options.seed);
   McqsMoeBenchRow row;
   row.name = c.name;
   row.output = expert_output_name(c.spec.output);
@@ -160,39 +173,50 @@ McqsMoeBenchRow measure_case(const McqsMoeCase& c, const McqsMoeLayer& layer, co
   row.num_experts = router.num_experts;
   row.num_experts_per_tok = router.num_experts_per_tok;
   row.tokens = c.tokens;
-  row.threads = subject.threads();
+  row.threads = threads;
   row.parameters = layer.parameters();
   row.weight_bytes = layer.block().num_bytes();
   const LayerFlops flops = layer.block().flops(c.tokens);
   row.routing_flops = static_cast<double>(flops.routing);
   row.expert_flops = static_cast<double>(flops.experts);
   row.active_flops = layer.active_flops(c.tokens);
+  row.stored = describe_dense(c, dense_of_stored(layer, c));
+  row.active = describe_dense(c, dense_of_active(layer, c));
+  row.active_fp32 = row.active;
+  return row;
+}
 
-  const auto tokens = static_cast<double>(c.tokens);
-  const std::int64_t d = router.hidden_size;
-  const auto describe = [&](McqsMoeDense& dense, std::int64_t intermediate_size) {
-    dense.intermediate_size = intermediate_size;
-    dense.parameters = 2 * d * dense.intermediate_size;
-    dense.flops = 2 * tokens * static_cast<double>(dense.parameters);
-  };
-  describe(row.stored, dense_of_stored(layer, c));
-  describe(row.active, dense_of_active(layer, c));
-  McqsMoeDenseLayer stored(c, row.stored.intermediate_size, row.threads, load_options(options));
-  McqsMoeDenseLayer active(c, row.active.intermediate_size, row.threads, load_options(options));
+}  // namespace
+
+McqsMoeBenchRow measure_case(const McqsMoeCase& c, const McqsMoeLayer& layer, const McqsMoeBenchOptions& options) {
+  McqsMoeSubject subject(c, layer, options.runtime.threads, options.seed);
+  McqsMoeSubject alone(c, layer, 1, options.seed);
+  McqsMoeBenchRow row = describe_row(c, layer, subject.threads());
+  const LoadOptions load = load_options(options);
+  McqsMoeDenseLayer stored(c, row.stored.intermediate_size, DenseWeights::int4, row.threads, load);
+  McqsMoeDenseLayer active(c, row.active.intermediate_size, DenseWeights::int4, row.threads, load);
+  McqsMoeDenseLayer active_fp32(c, row.active.intermediate_size, DenseWeights::fp32, row.threads, load);
   subject.batch();
+  alone.batch();
   stored.batch();
   active.batch();
-  std::vector<double> own, routing, of_stored, of_active;
+  active_fp32.batch();
+  const auto rate_of = [&](const auto& call) { return static_cast<double>(c.tokens) / seconds_of_call(call); };
+  std::vector<double> own, one_thread, routing, of_stored, of_active, of_active_fp32;
   for (int r = 0; r < options.repetitions; ++r) {
-    own.push_back(tokens / seconds_of_call([&] { subject.batch(); }));
-    routing.push_back(tokens / seconds_of_call([&] { subject.routing(); }));
-    of_stored.push_back(tokens / seconds_of_call([&] { stored.batch(); }));
-    of_active.push_back(tokens / seconds_of_call([&] { active.batch(); }));
+    own.push_back(rate_of([&] { subject.batch(); }));
+    one_thread.push_back(row.threads == 1 ? own.back() : rate_of([&] { alone.batch(); }));
+    routing.push_back(rate_of([&] { subject.routing(); }));
+    of_stored.push_back(rate_of([&] { stored.batch(); }));
+    of_active.push_back(rate_of([&] { active.batch(); }));
+    of_active_fp32.push_back(rate_of([&] { active_fp32.batch(); }));
   }
   row.rate = make_rate(std::move(own));
+  row.one_thread = make_rate(std::move(one_thread));
   row.routing_share = row.rate.median / make_rate(std::move(routing)).median;
   row.stored.rate = make_rate(std::move(of_stored));
   row.active.rate = make_rate(std::move(of_active));
+  row.active_fp32.rate = make_rate(std::move(of_active_fp32));
   return row;
 }
 

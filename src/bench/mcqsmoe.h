@@ -60,10 +60,13 @@ class McqsMoeSubject {
 std::int64_t dense_of_stored(const McqsMoeLayer& layer, const McqsMoeCase& c) noexcept;
 std::int64_t dense_of_active(const McqsMoeLayer& layer, const McqsMoeCase& c) noexcept;
 
-/// y = down gelu(up x) on a case's tokens, int4 in groups of 64, random weights. intermediate_size: a multiple of 64.
+enum class DenseWeights { int4, fp32 };
+
+/// y = down gelu(up x) on a case's tokens, random weights (int4: in groups of 64). intermediate_size: a multiple of 64.
 class McqsMoeDenseLayer {
  public:
-  McqsMoeDenseLayer(const McqsMoeCase& c, std::int64_t intermediate_size, int threads, const LoadOptions& load);
+  McqsMoeDenseLayer(const McqsMoeCase& c, std::int64_t intermediate_size, DenseWeights weights, int threads,
+                    const LoadOptions& load);
   void batch();
 
  private:
@@ -75,7 +78,7 @@ class McqsMoeDenseLayer {
   std::vector<float> x_, y_;
 };
 
-/// One case; the dense layers take turns with it.
+/// One case; the same on one thread and the dense layers take turns with it.
 McqsMoeBenchRow measure_case(const McqsMoeCase& c, const McqsMoeLayer& layer, const McqsMoeBenchOptions& options);
 
 }  // namespace kedge

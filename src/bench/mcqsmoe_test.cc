@@ -99,6 +99,14 @@ TEST(McqsMoeBench, FiguresAddUp) {
   for (const McqsMoeBenchRow& row : report.rows) {
     EXPECT_EQ(row.threads, row.name == "serial" ? 1 : 2);
     EXPECT_EQ(row.rate.samples.size(), 2u);
+    EXPECT_EQ(row.one_thread.samples.size(), 2u);
+    EXPECT_EQ(row.active_fp32.rate.samples.size(), 2u);
+    EXPECT_EQ(row.active_fp32.flops, row.active.flops);
+    if (row.name == "serial") {
+      EXPECT_EQ(row.over_one_thread(), 1.0);
+    } else {
+      EXPECT_GT(row.over_one_thread(), 0);
+    }
     EXPECT_GT(row.routing_share, 0);
     EXPECT_LT(row.routing_share, 1.5);  // measured apart, on a machine that others use
     EXPECT_NEAR(double(row.stored.parameters), double(row.parameters), 64.0 * 2 * double(row.hidden_size));

@@ -78,7 +78,7 @@ class Garage {
     auto& dense = dense_[c.name + " " + kind];
     if (dense == nullptr) {
       dense = std::make_unique<McqsMoeDenseLayer>(
-          c, kind == "stored" ? dense_of_stored(layer(c), c) : dense_of_active(layer(c), c),
+          c, kind == "stored" ? dense_of_stored(layer(c), c) : dense_of_active(layer(c), c), DenseWeights::int4,
           c.all_threads ? threads_ : 1, load_);
     }
     return [&d = *dense] { d.batch(); };
