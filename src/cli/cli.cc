@@ -72,14 +72,25 @@ int dispatch(const std::vector<std::string>& words, const TorchPart* torch, std:
   return command->run(*arguments);
 }
 
-// One line, whatever a file's name or content brings in.
+// One line, whatever a file's name or content brings in; in one piece, as far as it fits: other ranks write too.
 void say(int rank, std::string_view message, std::string_view detail = {}) noexcept {
-  std::fputs("kedge: ", stderr);
-  if (rank > 0) std::fprintf(stderr, "rank %d: ", rank);
+  char line[4096];
+  std::size_t size = 0;
+  const auto put = [&](char c) {
+    if (size == sizeof line) {
+      std::fwrite(line, 1, size, stderr);
+      size = 0;
+    }
+    line[size++] = c;
+  };
+  char who[32];
+  std::snprintf(who, sizeof who, rank > 0 ? "kedge: rank %d: " : "kedge: ", rank);
+  for (const char c : std::string_view(who)) put(c);
   for (const std::string_view part : {message, detail}) {
-    for (const char c : part) std::fputc(static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c, stderr);
+    for (const char c : part) put(static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c);
   }
-  std::fputc('\n', stderr);
+  put('\n');
+  std::fwrite(line, 1, size, stderr);
 }
 
 int guarded(const std::vector<std::string>& words, const TorchPart* torch,

@@ -15,6 +15,7 @@
 #include "nn/elementwise.h"
 #include "nn/mla.h"
 #include "nn/mlp.h"
+#include "nn/probe.h"
 #include "nn/rms_norm.h"
 
 namespace kedge {
@@ -145,6 +146,7 @@ void Block::forward(const ExecContext& ctx, float* h, std::span<const Segment> s
   float* y = ctx.scratch.take<float>(rows * impl_->hidden_size);
   impl_->norm.forward(ctx, h, rows, x);
   std::visit(MixerForward{ctx, impl_->layer, x, rows, {placed, segments.size()}, y}, impl_->mixer);
+  if (is_complete(ctx.probe)) return;
   add_scaled(ctx, h, y, rows * impl_->hidden_size, impl_->residual_scale);
 }
 

@@ -66,12 +66,15 @@ void MoeBlock::forward(const ExecContext& ctx, int layer, const float* x, std::i
   const std::int64_t experts = spec_.router.num_experts, k = spec_.router.num_experts_per_tok;
   const std::int64_t hidden = desc_.hidden_size;
   const auto [ids, weights] = select(ctx, layer, x, rows);
+  if (is_complete(ctx.probe)) return;
   const TokenPermutation permutation = make_permutation(ids, rows, k, experts, ctx.scratch);
   const bool observed = ctx.probe != nullptr && ctx.probe->wants(Site::expert_intermediate);
   float* intermediate = observed ? ctx.scratch.take<float>(rows * k * desc_.intermediate_size) : nullptr;
-  moe_ffn(ctx, x, permutation, weights, desc_, experts_, y, intermediate);
+  const bool last = observed && ctx.probe->complete_after(static_cast<unsigned>(Site::expert_intermediate));
+  moe_ffn(ctx, x, permutation, weights, desc_, experts_, last ? nullptr : y, intermediate);
   if (observed) {
     ctx.probe->expert_intermediate(layer, permutation.offsets, desc_.intermediate_size, intermediate);
+    if (last) return;
   }
   if (spec_.shared_expert_intermediate_size > 0) {
     float* shared = ctx.scratch.take<float>(rows * hidden);

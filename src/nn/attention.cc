@@ -5,6 +5,7 @@
 
 #include "kernels/attention/attention.h"
 #include "nn/elementwise.h"
+#include "nn/probe.h"
 
 namespace kedge {
 namespace {
@@ -61,6 +62,7 @@ void AttentionModule::forward(const ExecContext& ctx, const float* x, std::int64
   q_proj_.forward(ctx, x, rows, q);
   k_proj_.forward(ctx, x, rows, k);
   v_proj_.forward(ctx, x, rows, v);
+  if (is_complete(ctx.probe)) return;
   if (spec_.qk_norm != QkNorm::none) {
     // Per head and full differ only in where a row ends.
     q_norm_.forward(ctx, q, rows * q_size / q_norm_.size(), q);

@@ -29,6 +29,7 @@ void Linear::forward(const ExecContext& ctx, const float* x, std::int64_t ldx, s
                      std::int64_t ldy) const {
   if (ctx.probe != nullptr && ctx.probe->wants(Site::linear_input) && !module_.empty()) {
     ctx.probe->linear_input(module_, rows, in(), x, ldx);
+    if (is_complete(ctx.probe)) return;
   }
   gemm(ctx, x, ldx, rows, weight_, y, ldy);
   if (!bias_.empty()) add_bias(ctx, y, ldy, rows, out(), bias_.data());

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/attention/attention.h"
+#include "nn/probe.h"
 #include "nn/rope_frequencies.h"
 
 namespace kedge {
@@ -45,6 +46,7 @@ void MlaModule::project_queries(const ExecContext& ctx, const float* x, std::int
   ArenaScope scope(ctx.scratch);
   float* latent = ctx.scratch.take<float>(rows * spec_.q_lora_rank);
   q_a_proj_.forward(ctx, x, rows, latent);
+  if (is_complete(ctx.probe)) return;
   q_a_norm_.forward(ctx, latent, rows, latent);
   q_b_proj_.forward(ctx, latent, rows, q);
 }
@@ -80,8 +82,10 @@ void MlaModule::forward(const ExecContext& ctx, const float* x, std::int64_t row
   float* out = ctx.scratch.take<float>(rows * v_size);
   project_queries(ctx, x, rows, q);
   kv_a_proj_.forward(ctx, x, rows, kv_a);
+  if (is_complete(ctx.probe)) return;
   kv_a_norm_.forward(ctx, kv_a, a_size, rows, latent, rank);
   kv_b_proj_.forward(ctx, latent, rows, kv);
+  if (is_complete(ctx.probe)) return;
 
   AttentionDesc desc;
   desc.num_heads = desc.num_key_value_heads = heads;

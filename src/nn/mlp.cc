@@ -2,6 +2,7 @@
 
 #include "kernels/swiglu/activation.h"
 #include "kernels/swiglu/swiglu.h"
+#include "nn/probe.h"
 
 namespace kedge {
 
@@ -22,9 +23,11 @@ void MlpModule::forward(const ExecContext& ctx, const float* x, std::int64_t row
   const std::int64_t inner = spec_.intermediate_size;
   float* up = ctx.scratch.take<float>(rows * inner);
   up_proj_.forward(ctx, x, rows, up);
+  if (is_complete(ctx.probe)) return;
   if (spec_.gated) {
     float* gate = ctx.scratch.take<float>(rows * inner);
     gate_proj_.forward(ctx, x, rows, gate);
+    if (is_complete(ctx.probe)) return;
     gated_activation(ctx, spec_.hidden_act, gate, inner, up, inner, rows, inner, up, inner, isa_);
   } else {
     activation(ctx, spec_.hidden_act, up, inner, rows, inner, up, inner, isa_);

@@ -2,6 +2,7 @@
 
 namespace kedge {
 
+bool ForwardProbe::complete_after(unsigned) const noexcept { return false; }
 // A probe overrides the sites that it declares; the others are never called and do nothing.
 void ForwardProbe::hidden_state(int, std::int64_t, std::int64_t, const float*) {}
 void ForwardProbe::routing(int, const RoutingDecision&) {}

@@ -37,6 +37,9 @@ class ForwardProbe {
   /// Called once per forward pass; a bitwise or of Site.
   virtual unsigned sites() const noexcept = 0;
   bool wants(Site site) const noexcept { return (sites() & static_cast<unsigned>(site)) != 0; }
+  /// Whether the pass is run for this probe's sake alone, which has seen all that it wants once `sites` (of Site, or 0)
+  /// are reported too. A block may then leave out the rest; what it computes is undefined. Default: never.
+  virtual bool complete_after(unsigned sites) const noexcept;
   /// index: 0 = embeddings, i = output of layer i - 1, num_layers = after the final norm (as
   /// transformers' output_hidden_states). x: [T, H].
   virtual void hidden_state(int index, std::int64_t tokens, std::int64_t hidden_size, const float* x);
@@ -50,5 +53,7 @@ class ForwardProbe {
   /// Rows for which logits were computed. [rows, vocab]
   virtual void logits(std::int64_t rows, std::int64_t vocab, const float* x);
 };
+
+inline bool is_complete(const ForwardProbe* probe) noexcept { return probe != nullptr && probe->complete_after(0); }
 
 }  // namespace kedge

@@ -46,6 +46,19 @@ QuantTensor quantize_rtn(std::span<const float> weights, std::int64_t rows, std:
   return q;
 }
 
+QuantTensor rows_of(const QuantTensor& q, std::int64_t first, std::int64_t count) {
+  const auto part = [&](const auto& all, std::int64_t per_row) {
+    const auto begin = all.begin() + std::min(first * per_row, static_cast<std::int64_t>(all.size()));
+    const auto end = all.begin() + std::min((first + count) * per_row, static_cast<std::int64_t>(all.size()));
+    return std::remove_cvref_t<decltype(all)>(begin, end);
+  };
+  QuantTensor out{q.args, count, q.cols, q.scale_dtype, {}, {}, {}, q.input_scale};
+  out.codes = part(q.codes, q.cols);
+  out.scales = part(q.scales, q.groups());
+  out.zeros = part(q.zeros, q.groups());
+  return out;
+}
+
 void dequantize_row(const QuantTensor& q, std::int64_t row, float* out) noexcept {
   const std::int64_t group = q.group(), groups = q.groups();
   const std::uint8_t* codes = q.codes.data() + row * q.cols;

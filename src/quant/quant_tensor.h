@@ -48,6 +48,8 @@ QuantTensor quantize_rtn(std::span<const float> weights, std::int64_t rows, std:
 bool all_finite(std::span<const float> values) noexcept;
 /// out: [rows, cols].
 void dequantize(const QuantTensor& q, std::span<float> out);
+/// Rows [first, first + count) as a matrix of their own.
+QuantTensor rows_of(const QuantTensor& q, std::int64_t first, std::int64_t count);
 /// One row into out [cols].
 void dequantize_row(const QuantTensor& q, std::int64_t row, float* out) noexcept;
 

@@ -139,6 +139,22 @@ TEST(Dequantize, HandlesNegativeScalesAndRows) {
   EXPECT_EQ(row[32], 0);
 }
 
+TEST(RowsOf, AreThoseOfTheWhole) {
+  for (const bool symmetric : {true, false}) {
+    std::vector<float> weights(5 * 64);
+    for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<float>(i % 37) - 11.0f;
+    QuantArgs args = kW4Group32;
+    args.symmetric = symmetric;
+    const QuantTensor whole = quantize_rtn(weights, 5, 64, args, DType::bf16);
+    const QuantTensor part = rows_of(whole, 2, 3);
+    EXPECT_EQ(part.zeros.empty(), symmetric);
+    std::vector<float> all(weights.size()), some(3 * 64);
+    dequantize(whole, all);
+    dequantize(part, some);
+    EXPECT_EQ(some, std::vector<float>(all.begin() + 2 * 64, all.end()));
+  }
+}
+
 TEST(StorableScale, RoundsClampsAndAvoidsZero) {
   EXPECT_EQ(storable_scale(1e9f, DType::f16), 65504);
   EXPECT_EQ(storable_scale(-1e9f, DType::f16), -65504);

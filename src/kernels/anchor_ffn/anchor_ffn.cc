@@ -60,6 +60,7 @@ void anchor_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& 
     anchor_gemm_grouped(ctx, in, experts.up, h);
     activation(ctx, desc.activation, h, size, pairs, size, h, size, isa);
   }
+  if (y == nullptr) return;
   const GroupedRows hidden{h, pairs, {}, permutation.offsets};
   if (!experts.down.anchor_is_linear()) {
     anchor_gemm_grouped(ctx, hidden, experts.down, out);

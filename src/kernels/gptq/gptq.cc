@@ -49,72 +49,54 @@ struct Job {
   double* row_errors;
 };
 
-/// One panel of rows.
+/// A panel's rows as one round made them.
+struct Rounded {
+  std::vector<std::uint8_t> codes, zeros;  ///< [rows, cols]; [rows, groups], empty when symmetric
+  std::vector<float> scales;               ///< [rows, groups]
+  std::vector<float> errors;               ///< [rows] sum e^2
+};
+
+/// Ranges to try, as factors.
+std::span<const float> ranges_of(const GptqInput& input) noexcept {
+  return {kRowSearch, input.search.method == ScaleMethod::row_search ? std::size(kRowSearch) : 1};
+}
+
+/// Rows [first, ...) of the tensor become those of `round` that are better, all of them with `anyway`.
+void keep_better(const Job& job, std::int64_t first, const Rounded& round, bool anyway) {
+  const std::int64_t cols = job.input.cols, groups = job.tensor.groups();
+  const auto copy = [first](const auto& from, auto& to, std::int64_t count, std::int64_t row) {
+    if (!from.empty()) std::copy_n(from.begin() + row * count, count, to.begin() + (first + row) * count);
+  };
+  for (std::int64_t r = 0; r < static_cast<std::int64_t>(round.errors.size()); ++r) {
+    const auto error = static_cast<double>(round.errors[static_cast<std::size_t>(r)]);
+    double& least = job.row_errors[first + r];
+    if (!anyway && !(error < least)) continue;
+    least = error;
+    copy(round.codes, job.tensor.codes, cols, r);
+    copy(round.scales, job.tensor.scales, groups, r);
+    copy(round.zeros, job.tensor.zeros, groups, r);
+  }
+}
+
+/// One round of a panel of rows.
 class Panel {
  public:
   Panel(const Job& job, std::int64_t first, std::int64_t rows, const Scratch& scratch)
       : job_(job),
         input_(job.input),
-        tensor_(job.tensor),
         s_(scratch),
         first_(first),
         rows_(rows),
         group_(input_.args.group_for(input_.cols)),
-        search_(input_.search) {}
-
-  void run() {
-    if (input_.search.method != ScaleMethod::row_search) {
-      round(1);
-      for (std::int64_t r = 0; r < rows_; ++r) job_.row_errors[first_ + r] = static_cast<double>(s_.sum[r]);
-      return;
-    }
-    Kept kept(*this);
-    for (const float factor : kRowSearch) {
-      round(factor);
-      for (std::int64_t r = 0; r < rows_; ++r) {
-        double& least = job_.row_errors[first_ + r];
-        if (factor != kRowSearch[0] && !(static_cast<double>(s_.sum[r]) < least)) continue;
-        least = static_cast<double>(s_.sum[r]);
-        kept.take(r);
-      }
-    }
-    kept.put();
+        search_(input_.search) {
+    const std::int64_t groups = input_.cols / group_;
+    out_.codes.resize(static_cast<std::size_t>(rows * input_.cols));
+    out_.scales.resize(static_cast<std::size_t>(rows * groups));
+    if (!input_.args.symmetric) out_.zeros.resize(out_.scales.size());
   }
 
- private:
-  /// A panel's rows as they came out of one round or another.
-  class Kept {
-   public:
-    explicit Kept(Panel& panel)
-        : panel_(panel),
-          groups_(panel.input_.cols / panel.group_),
-          codes_(static_cast<std::size_t>(panel.rows_ * panel.input_.cols)),
-          zeros_(panel.input_.args.symmetric ? 0 : static_cast<std::size_t>(panel.rows_ * groups_)),
-          scales_(static_cast<std::size_t>(panel.rows_ * groups_)) {}
-    void take(std::int64_t row) {
-      copy(panel_.tensor_.codes, codes_, panel_.input_.cols, row);
-      copy(panel_.tensor_.scales, scales_, groups_, row);
-      if (!zeros_.empty()) copy(panel_.tensor_.zeros, zeros_, groups_, row);
-    }
-    void put() {
-      std::copy(codes_.begin(), codes_.end(), panel_.tensor_.codes.begin() + panel_.first_ * panel_.input_.cols);
-      std::copy(scales_.begin(), scales_.end(), panel_.tensor_.scales.begin() + panel_.first_ * groups_);
-      if (zeros_.empty()) return;
-      std::copy(zeros_.begin(), zeros_.end(), panel_.tensor_.zeros.begin() + panel_.first_ * groups_);
-    }
-
-   private:
-    template <class T>
-    void copy(const std::vector<T>& from, std::vector<T>& to, std::int64_t count, std::int64_t row) {
-      std::copy_n(from.begin() + (panel_.first_ + row) * count, count, to.begin() + row * count);
-    }
-    Panel& panel_;
-    std::int64_t groups_;
-    std::vector<std::uint8_t> codes_, zeros_;
-    std::vector<float> scales_;
-  };
-
-  void round(float factor) {
+  /// Ranges `factor` times as wide. The reference lives until the next round.
+  const Rounded& round(float factor) {
     search_.factor = factor;
     load_weights();
     const std::int64_t groups = input_.cols / group_;
@@ -129,8 +111,11 @@ class Panel {
       store_codes(begin, end);
       begin = end;
     }
+    out_.errors.assign(s_.sum, s_.sum + rows_);
+    return out_;
   }
 
+ private:
   std::int64_t column(std::int64_t position) const noexcept {
     return input_.order.empty() ? position : input_.order[static_cast<std::size_t>(position)];
   }
@@ -172,10 +157,10 @@ class Panel {
       const GroupScale found = find_scale(w, group_, input_.args, input_.scale_dtype, search_, importance);
       s_.scales[g * kGptqRows + r] = found.scale;
       s_.zeros[g * kGptqRows + r] = found.zero;
-      const auto at = static_cast<std::size_t>((first_ + r) * groups + g);
-      tensor_.scales[at] = found.scale;
+      const auto at = static_cast<std::size_t>(r * groups + g);
+      out_.scales[at] = found.scale;
       if (!input_.args.symmetric) {
-        tensor_.zeros[at] = static_cast<std::uint8_t>(static_cast<int>(found.zero) + input_.args.mid_code());
+        out_.zeros[at] = static_cast<std::uint8_t>(static_cast<int>(found.zero) + input_.args.mid_code());
       }
     }
   }
@@ -230,7 +215,7 @@ class Panel {
   void store_codes(std::int64_t begin, std::int64_t end) noexcept {
     const int mid = input_.args.mid_code();
     for (std::int64_t r = 0; r < rows_; ++r) {
-      std::uint8_t* codes = tensor_.codes.data() + (first_ + r) * input_.cols;
+      std::uint8_t* codes = out_.codes.data() + r * input_.cols;
       for (std::int64_t p = begin; p < end; ++p) {
         codes[column(p)] = static_cast<std::uint8_t>(static_cast<int>(s_.codes[(p - begin) * kGptqRows + r]) + mid);
       }
@@ -239,10 +224,10 @@ class Panel {
 
   const Job& job_;
   const GptqInput& input_;
-  QuantTensor& tensor_;
   const Scratch& s_;
   std::int64_t first_, rows_, group_;
   ScaleSearch search_;
+  Rounded out_;
 };
 
 void check(const GptqInput& in) {
@@ -270,12 +255,13 @@ class OutputOrder {
         shifted_(shifted),
         errors_(input_.weights.size()) {}
 
-  void run(const Scratch& scratch) {
+  /// scratch: one per thread.
+  void run(std::span<const Scratch> scratch) {
     const std::int64_t step = step_rows(input_.rows);
     for (std::int64_t end = input_.rows; end > 0;) {
       const std::int64_t begin = std::max<std::int64_t>(0, end - step);
       shift(begin, end);
-      Panel(job_, begin, end - begin, scratch).run();
+      round(begin, end, scratch);
       for (std::int64_t r = begin; r < end; ++r) note_error(r);
       end = begin;
     }
@@ -297,6 +283,20 @@ class OutputOrder {
     t.ldc = input_.cols;
     t.subtract = true;
     product(ctx_, isa_, t);
+  }
+
+  /// A step has few rows: threads share its ranges.
+  void round(std::int64_t begin, std::int64_t end, std::span<const Scratch> scratch) {
+    const std::span<const float> ranges = ranges_of(input_);
+    std::vector<Rounded> rounds(ranges.size());
+    ctx_.threads.parallel_for(
+        static_cast<std::int64_t>(ranges.size()), 1, [&](std::int64_t from, std::int64_t to, int thread) {
+          Panel panel(job_, begin, end - begin, scratch[static_cast<std::size_t>(thread)]);
+          for (std::int64_t i = from; i < to; ++i) {
+            rounds[static_cast<std::size_t>(i)] = panel.round(ranges[static_cast<std::size_t>(i)]);
+          }
+        });
+    for (std::size_t i = 0; i < rounds.size(); ++i) keep_better(job_, begin, rounds[i], i == 0);
   }
 
   void note_error(std::int64_t row) {
@@ -343,7 +343,7 @@ GptqResult gptq(const ExecContext& ctx, Isa isa, const GptqInput& input) {
                 product_kernel(isa), group_of,
                 shifted.empty() ? input.weights.data() : shifted.data(), q, row_errors.data()};
   if (input.output_factor != nullptr) {
-    OutputOrder(ctx, isa, job, shifted).run(scratch.front());
+    OutputOrder(ctx, isa, job, shifted).run(scratch);
     result.error = std::accumulate(row_errors.begin(), row_errors.end(), 0.0);
     return result;
   }
@@ -351,7 +351,8 @@ GptqResult gptq(const ExecContext& ctx, Isa isa, const GptqInput& input) {
   ctx.threads.parallel_for(panels, 1, [&](std::int64_t begin, std::int64_t end, int thread) {
     for (std::int64_t panel = begin; panel < end; ++panel) {
       const std::int64_t first = panel * kGptqRows;
-      Panel(job, first, std::min(kGptqRows, input.rows - first), scratch[static_cast<std::size_t>(thread)]).run();
+      Panel rows(job, first, std::min(kGptqRows, input.rows - first), scratch[static_cast<std::size_t>(thread)]);
+      for (const float factor : ranges_of(input)) keep_better(job, first, rows.round(factor), factor == kRowSearch[0]);
     }
   });
   result.error = std::accumulate(row_errors.begin(), row_errors.end(), 0.0);

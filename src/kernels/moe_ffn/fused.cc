@@ -181,6 +181,7 @@ void moe_ffn_fused(const ExecContext& ctx, const MoeFfnCall& call) {
   const std::span<const ExpertJob> jobs = plan_jobs(ctx, call, h);
   pack_inputs(ctx, jobs);
   gate_up(ctx, call, jobs, h);
+  if (call.y == nullptr) return;
   pack_hidden(ctx, jobs);
   if (pairs <= kCombineInTask) {
     down_and_combine(ctx, call, jobs);

@@ -138,6 +138,7 @@ void moe_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& per
              const ExpertFfnDesc& desc, const PackedExperts& experts, float* y, float* intermediate) {
   KEDGE_CHECK(static_cast<std::int64_t>(permutation.offsets.size()) == desc.num_experts + 1);
   KEDGE_CHECK(experts.size() == desc.num_experts);
+  KEDGE_CHECK(y != nullptr || intermediate != nullptr);
   KEDGE_CHECK(permutation.offsets.back() == permutation.tokens * permutation.top_k);
   if (permutation.tokens == 0) {
     return;

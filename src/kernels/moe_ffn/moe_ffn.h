@@ -74,7 +74,8 @@ class PackedExperts {
   Isa isa_ = Isa::scalar;
 };
 
-/// x, y: [T, H]; weights: [T, k]. intermediate (may be null): receives h [P, I] in the permutation's order.
+/// x, y: [T, H]; weights: [T, k]. intermediate (may be null): receives h [P, I] in the permutation's order. y null:
+/// that alone is wanted.
 void moe_ffn(const ExecContext& ctx, const float* x, const TokenPermutation& permutation, const float* weights,
              const ExpertFfnDesc& desc, const PackedExperts& experts, float* y, float* intermediate = nullptr);
 

@@ -158,6 +158,10 @@ TEST(MoeFfn, RowsEqualTheScalarReferenceBitForBit) {
             row.run({*threads, arena}, call);
             ASSERT_TRUE(same(again, expected)) << row.name << " " << isa_name(isa);
             ASSERT_TRUE(same(inner, h)) << row.name << " " << isa_name(isa);
+            std::fill(inner.begin(), inner.end(), -1.0f);
+            call.y = nullptr;
+            row.run({*threads, arena}, call);
+            ASSERT_TRUE(same(inner, h)) << row.name << " " << isa_name(isa) << ", h alone";
           }
         }
       }

@@ -38,6 +38,7 @@ void moe_ffn_reference(const ExecContext& ctx, const MoeFfnCall& call) {
   product(&ExpertWeights::gate, call.x, perm.token, gate);
   product(&ExpertWeights::up, call.x, perm.token, up);
   gated_activation(ctx, desc.activation, gate, size, up, size, pairs, size, h, size, experts_isa(*call.experts));
+  if (call.y == nullptr) return;
   product(&ExpertWeights::down, h, {}, out);
   ctx.threads.parallel_for(perm.tokens, 1, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t t = begin; t < end; ++t) {

@@ -2,6 +2,8 @@
 //
 // a is packed into panels of 8 columns, b into panels of 32, both [k][panel]; the ends are padded with zeros, whose
 // outputs nobody keeps. A piece of 8 x 32 outputs stays in registers over a block of k.
+#include <cstring>
+
 #include "kernels/product/product.h"
 #include "kernels/vec/vec16.h"
 
@@ -9,6 +11,7 @@ namespace kedge {
 namespace {
 
 constexpr std::int64_t kPanelRows = 8, kPanelCols = 32;
+using Eight = float __attribute__((vector_size(kPanelRows * sizeof(float))));
 
 #if KEDGE_VEC_AVX512
 constexpr int kMicroRows = 8, kMicroVectors = 2;
@@ -27,47 +30,72 @@ KEDGE_VEC float factor(const ProductTile& t, std::int64_t k) {
   return t.subtract ? -w : w;
 }
 
-void pack_a(const ProductTile& t, std::int64_t k0, std::int64_t depth, float* out) noexcept {
-  for (std::int64_t i = 0; i < t.m; i += kPanelRows, out += depth * kPanelRows) {
-    const std::int64_t count = least(kPanelRows, t.m - i);
-    if (count < kPanelRows) {
-      for (std::int64_t e = 0; e < depth * kPanelRows; ++e) out[e] = 0.0f;
-    }
-    if (t.a_i == 1) {
-      for (std::int64_t k = 0; k < depth; ++k) {
+/// Rows of k packed together, all panels of each: rows lie a whole page or more apart, and taking 256 of them for one
+/// panel, then again for the next, would miss the caches every time.
+constexpr std::int64_t kPackRows = 16;
+
+/// Columns of a one after the other in memory.
+void pack_a_rows(const ProductTile& t, std::int64_t k0, std::int64_t depth, float* out) noexcept {
+  for (std::int64_t first = 0; first < depth; first += kPackRows) {
+    const std::int64_t last = least(depth, first + kPackRows);
+    for (std::int64_t i = 0; i < t.m; i += kPanelRows) {
+      const std::int64_t count = least(kPanelRows, t.m - i);
+      float* panel = out + i * depth;
+      for (std::int64_t k = first; k < last; ++k) {
         const float* source = t.a + source_row(t, k0 + k) * t.a_k + i;
         const float f = factor(t, k0 + k);
-        float* to = out + k * kPanelRows;
+        float* to = panel + k * kPanelRows;
         if (count == kPanelRows) {
-#pragma GCC unroll 8
-          for (std::int64_t l = 0; l < kPanelRows; ++l) to[l] = source[l] * f;
+          Eight row;
+          std::memcpy(&row, source, sizeof row);
+          row *= f;
+          std::memcpy(to, &row, sizeof row);
         } else {
-          for (std::int64_t l = 0; l < count; ++l) to[l] = source[l] * f;
-        }
-      }
-    } else {
-      for (std::int64_t l = 0; l < count; ++l) {
-        const float* source = t.a + (i + l) * t.a_i;
-        for (std::int64_t k = 0; k < depth; ++k) {
-          out[k * kPanelRows + l] = source[source_row(t, k0 + k) * t.a_k] * factor(t, k0 + k);
+          for (std::int64_t l = 0; l < kPanelRows; ++l) to[l] = l < count ? source[l] * f : 0.0f;
         }
       }
     }
   }
 }
 
+void pack_a(const ProductTile& t, std::int64_t k0, std::int64_t depth, float* out) noexcept {
+  if (t.a_i == 1) {
+    pack_a_rows(t, k0, depth, out);
+    return;
+  }
+  std::int64_t at[kProductDepth];
+  float by[kProductDepth];
+  for (std::int64_t k = 0; k < depth; ++k) {
+    at[k] = source_row(t, k0 + k) * t.a_k;
+    by[k] = factor(t, k0 + k);
+  }
+  for (std::int64_t i = 0; i < t.m; i += kPanelRows, out += depth * kPanelRows) {
+    const std::int64_t count = least(kPanelRows, t.m - i);
+    if (count < kPanelRows) {
+      for (std::int64_t e = 0; e < depth * kPanelRows; ++e) out[e] = 0.0f;
+    }
+    for (std::int64_t l = 0; l < count; ++l) {
+      const float* source = t.a + (i + l) * t.a_i;
+      for (std::int64_t k = 0; k < depth; ++k) out[k * kPanelRows + l] = source[at[k]] * by[k];
+    }
+  }
+}
+
 void pack_b(const ProductTile& t, std::int64_t k0, std::int64_t depth, float* out) noexcept {
-  for (std::int64_t j = 0; j < t.n; j += kPanelCols, out += depth * kPanelCols) {
-    const std::int64_t count = least(kPanelCols, t.n - j), low = least(count, kLanes);
-    for (std::int64_t k = 0; k < depth; ++k) {
-      const float* source = t.b + source_row(t, k0 + k) * t.b_k + j;
-      float* to = out + k * kPanelCols;
-      if (count == kPanelCols) {
-        store(to, load(source));
-        store(to + kLanes, load(source + kLanes));
-      } else {
-        store(to, load_tail(source, low, 0.0f));
-        store(to + kLanes, load_tail(source + low, count - low, 0.0f));
+  for (std::int64_t first = 0; first < depth; first += kPackRows) {
+    const std::int64_t last = least(depth, first + kPackRows);
+    for (std::int64_t j = 0; j < t.n; j += kPanelCols) {
+      const std::int64_t count = least(kPanelCols, t.n - j), low = least(count, kLanes);
+      for (std::int64_t k = first; k < last; ++k) {
+        const float* source = t.b + source_row(t, k0 + k) * t.b_k + j;
+        float* to = out + j * depth + k * kPanelCols;
+        if (count == kPanelCols) {
+          store(to, load(source));
+          store(to + kLanes, load(source + kLanes));
+        } else {
+          store(to, load_tail(source, low, 0.0f));
+          store(to + kLanes, load_tail(source + low, count - low, 0.0f));
+        }
       }
     }
   }

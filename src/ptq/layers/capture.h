@@ -20,10 +20,13 @@ class Capture : public ForwardProbe {
     std::vector<float> values;  ///< [rows, size]
   };
 
-  /// linears: canonical modules whose input is kept. sites: what else.
-  Capture(std::set<std::string, std::less<>> linears, unsigned sites);
+  enum class Pass { whole, until_complete };
+  /// linears: canonical modules whose input is kept. sites: what else. pass: of one block; until_complete: its output
+  /// is not wanted.
+  Capture(std::set<std::string, std::less<>> linears, unsigned sites, Pass pass = Pass::whole);
 
   unsigned sites() const noexcept override { return sites_; }
+  bool complete_after(unsigned sites) const noexcept override;
   void linear_input(std::string_view module, std::int64_t rows, std::int64_t size, const float* x,
                     std::int64_t ld) override;
   void moe_input(int layer, std::int64_t tokens, std::int64_t hidden_size, const float* x) override;
@@ -41,6 +44,8 @@ class Capture : public ForwardProbe {
  private:
   std::set<std::string, std::less<>> linears_;
   unsigned sites_;
+  unsigned seen_ = 0;  ///< of sites_, linear_input when all linears_ were
+  Pass pass_;
 };
 
 }  // namespace kedge

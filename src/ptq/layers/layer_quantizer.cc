@@ -1,6 +1,9 @@
 // A layer by the recipe: wave by wave through its blocks, or by a tuner; the router refit; both paths carried on.
+#include <algorithm>
 #include <cmath>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -54,7 +57,11 @@ class LayerQuantizer {
   void take(const LayerOutput& output);
   void fold(std::size_t block);
   void quantize_block(std::size_t block);
-  void quantize_module(const PlannedModule& module, const InputStatistics* inputs, const float* output_factor);
+  /// The group's matrices but those of stacks.
+  void quantize_group(const InputGroup& group, const InputStatistics* inputs, const float* output_factor);
+  /// As one matrix, rows one after the other: the same args, scales and inputs.
+  void quantize_together(std::span<const PlannedModule* const> modules, const InputStatistics* inputs,
+                         const float* output_factor);
   /// The projections of the wave whose experts share anchors. statistics: [groups of the wave], or empty.
   void quantize_stacks(const Wave& wave, const std::vector<InputStatistics>& statistics, const float* output_factor);
   void check_coverage(std::size_t block);
@@ -84,25 +91,65 @@ void LayerQuantizer::take(const LayerOutput& output) {
   }
 }
 
-void LayerQuantizer::quantize_module(const PlannedModule& module, const InputStatistics* inputs,
-                                     const float* output_factor) {
-  const LinearRef& linear = module.linear;
-  const Tensor weight = overlay_.plain(linear.canonical, linear.rows, linear.cols);
-  const std::span<const float> values(weight.data<float>(), static_cast<std::size_t>(weight.size()));
-  check_finite(values, linear.module);
-  const ExecContext ctx = pass_.context();
-  MethodInput method_input{values,  linear.rows, linear.cols, *module.args, module.scale_dtype(),
-                           inputs,  &input_.recipe.parameters, &ctx, input_.options.isa, output_factor};
-  QuantTensor quantized = method_.quantize(method_input);
-  Json& log = log_["modules"][linear.module];
-  log["error"] = to_json(module_error(values, quantized));
-  if (inputs != nullptr) {
-    log["tokens"] = inputs->tokens;
-    if (inputs->all_tokens) log["calibrated_on"] = "all tokens";
-    if (inputs->tokens == 0) log["calibrated_on"] = "nothing";
+void LayerQuantizer::quantize_group(const InputGroup& group, const InputStatistics* inputs,
+                                    const float* output_factor) {
+  std::vector<const PlannedModule*> left;
+  for (const PlannedModule* module : group.modules) {
+    if (!module->anchor) left.push_back(module);
   }
-  overlay_.set(linear.canonical, quantized);
-  out_.weights.insert_or_assign(linear.canonical, std::move(quantized));
+  // Error feedback along a row knows no other row, and the factors of the Hessian are the larger part of its work.
+  const bool rows_apart =
+      method_.feeds_back && inputs != nullptr && inputs->residual.empty() && output_factor == nullptr;
+  while (!left.empty()) {
+    const PlannedModule& first = *left.front();
+    const auto end = std::find_if_not(left.begin() + 1, left.end(), [&](const PlannedModule* other) {
+      return rows_apart && *other->args == *first.args && other->scale_dtype() == first.scale_dtype();
+    });
+    quantize_together({left.begin(), end}, inputs, output_factor);
+    left.erase(left.begin(), end);
+  }
+}
+
+void LayerQuantizer::quantize_together(std::span<const PlannedModule* const> modules, const InputStatistics* inputs,
+                                       const float* output_factor) {
+  const PlannedModule& first = *modules.front();
+  const std::int64_t cols = first.linear.cols;
+  std::vector<float> values;
+  for (const PlannedModule* module : modules) {
+    const Tensor weight = overlay_.plain(module->linear.canonical, module->linear.rows, cols);
+    const std::span<const float> own(weight.data<float>(), static_cast<std::size_t>(weight.size()));
+    check_finite(own, module->linear.module);
+    values.insert(values.end(), own.begin(), own.end());
+  }
+  const std::int64_t rows = static_cast<std::int64_t>(values.size()) / cols;
+  const ExecContext ctx = pass_.context();
+  const MethodInput method_input{values,
+                                 rows,
+                                 cols,
+                                 *first.args,
+                                 first.scale_dtype(),
+                                 inputs,
+                                 &input_.recipe.parameters,
+                                 &ctx,
+                                 input_.options.isa,
+                                 output_factor};
+  const QuantTensor whole = method_.quantize(method_input);
+  std::int64_t begin = 0;
+  for (const PlannedModule* module : modules) {
+    const LinearRef& linear = module->linear;
+    QuantTensor quantized = rows_of(whole, begin, linear.rows);
+    const std::span<const float> own(values.data() + begin * cols, static_cast<std::size_t>(linear.rows * cols));
+    begin += linear.rows;
+    Json& log = log_["modules"][linear.module];
+    log["error"] = to_json(module_error(own, quantized));
+    if (inputs != nullptr) {
+      log["tokens"] = inputs->tokens;
+      if (inputs->all_tokens) log["calibrated_on"] = "all tokens";
+      if (inputs->tokens == 0) log["calibrated_on"] = "nothing";
+    }
+    overlay_.set(linear.canonical, quantized);
+    out_.weights.insert_or_assign(linear.canonical, std::move(quantized));
+  }
 }
 
 void LayerQuantizer::quantize_stacks(const Wave& wave, const std::vector<InputStatistics>& statistics,
@@ -169,11 +216,7 @@ void LayerQuantizer::quantize_block(std::size_t block) {
     const float* outputs = factor.empty() ? nullptr : factor.data();
     quantize_stacks(wave, statistics, outputs);
     for (std::size_t g = 0; g < wave.size(); ++g) {
-      for (const PlannedModule* module : wave[g].modules) {
-        if (module->anchor) continue;
-        quantize_module(*module, needs_data ? &statistics[g] : nullptr,
-                        wave[g].writes_residual ? outputs : nullptr);
-      }
+      quantize_group(wave[g], needs_data ? &statistics[g] : nullptr, wave[g].writes_residual ? outputs : nullptr);
       if (needs_data) statistics[g] = {};  // as large as the weights themselves
     }
   }

@@ -64,7 +64,6 @@ class WaveObserver {
   const Observation& o_;
   const Wave& wave_;
   const Moe* moe_;
-  bool routing_only_ = false;       ///< no group needs what the experts compute
   std::vector<InputStatistics> statistics_;
   std::vector<std::size_t> starved_;  ///< groups of experts with too few tokens
   std::set<std::string, std::less<>> linears_;
@@ -75,7 +74,6 @@ class WaveObserver {
 };
 
 WaveObserver::WaveObserver(const Observation& o, const Wave& wave) : o_(o), wave_(wave), moe_(moe_of(o)) {
-  routing_only_ = !has_kind(wave, Kind::linear) && !has_kind(wave, Kind::expert_intermediate);
   for (const InputGroup& group : wave) {
     const std::int64_t size = group.modules.front()->linear.cols;
     InputStatistics& statistics = statistics_.emplace_back();
@@ -95,12 +93,7 @@ void WaveObserver::capture(const Block& block, const HiddenStates& states, const
                            Capture& into) {
   const float* h = states.row(chunk.first_row);
   h_.assign(h, h + chunk.rows * states.hidden_size());
-  if (routing_only_) {
-    const ExecContext ctx = o_.pass.context(&into);
-    block.observe_routing(ctx, h_.data(), chunk.rows);
-  } else {
-    o_.pass.forward(block, chunk, h_.data(), &into);
-  }
+  o_.pass.forward(block, chunk, h_.data(), &into);
 }
 
 void WaveObserver::add_rows(std::size_t group, const Rows& rows) {
@@ -245,10 +238,12 @@ void WaveObserver::add_starved(const ExecContext& ctx, Capture& quantized, Captu
 }
 
 void WaveObserver::add_chunk(const LayerPass::Chunk& chunk) {
-  unsigned sites = 0;
-  if (moe_ != nullptr) sites |= static_cast<unsigned>(Site::moe_input) | static_cast<unsigned>(Site::routing);
+  const unsigned of_both = moe_ != nullptr ? static_cast<unsigned>(Site::moe_input) : 0;
+  unsigned sites = of_both;  // the original's intermediate rows are wanted for the quantized path's choices
+  if (moe_ != nullptr) sites |= static_cast<unsigned>(Site::routing);
   if (has_kind(wave_, Kind::expert_intermediate)) sites |= static_cast<unsigned>(Site::expert_intermediate);
-  Capture quantized(linears_, sites), original(linears_, sites);
+  Capture quantized(linears_, sites, Capture::Pass::until_complete);
+  Capture original(linears_, of_both, Capture::Pass::until_complete);
   capture(*quantized_block_, o_.quantized, chunk, quantized);
   if (o_.cross) capture(*original_block_, o_.original, chunk, original);
   Capture* other = o_.cross ? &original : nullptr;
