@@ -1,6 +1,7 @@
 #include "ptq/layers/observer.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -12,6 +13,7 @@
 #include "kernels/gram/gram.h"
 #include "moe/experts.h"
 #include "moe/permutation.h"
+#include "nn/rms_norm.h"
 
 namespace kedge {
 namespace {
@@ -39,6 +41,7 @@ class WaveObserver {
  private:
   void add_chunk(const LayerPass::Chunk& chunk);
   void capture(const Block& block, const HiddenStates& states, const LayerPass::Chunk& chunk, Capture& into);
+  void capture_original(const LayerPass::Chunk& chunk, Capture& into);
   /// Rows of one group's input; row_ids: which rows of x and difference, null: the first ones.
   struct Rows {
     const float* x = nullptr;
@@ -67,7 +70,8 @@ class WaveObserver {
   std::vector<InputStatistics> statistics_;
   std::vector<std::size_t> starved_;  ///< groups of experts with too few tokens
   std::set<std::string, std::less<>> linears_;
-  std::unique_ptr<Block> quantized_block_, original_block_;
+  std::unique_ptr<Block> quantized_block_, original_block_;  ///< the latter is null where original_norm_ is enough
+  std::optional<RmsNorm> original_norm_;                     ///< of a MoE block: experts are as large as all the rest
   PackedExperts original_experts_, quantized_experts_;
   std::vector<GramJob> jobs_;
   std::vector<float> h_;
@@ -86,7 +90,25 @@ WaveObserver::WaveObserver(const Observation& o, const Wave& wave) : o_(o), wave
     if (group.kind == Kind::linear) linears_.insert(group.observed);
   }
   quantized_block_ = o.pass.build(o.quantized_source, o.block);
-  if (o.cross) original_block_ = o.pass.build(o.input.source, o.block);
+  if (!o.cross) return;
+  if (moe_ == nullptr || !linears_.empty()) {
+    original_block_ = o.pass.build(o.input.source, o.block);
+    return;
+  }
+  const ModelSpec& spec = o.pass.spec();
+  const BlockSpec& block = spec.blocks[o.block];
+  const std::string norm = "model.layers." + std::to_string(block.source_layer) + "." + block.pre_norm;
+  original_norm_ = RmsNorm::load(o.input.source, norm, spec.hidden_size, spec.rms_norm_eps, o.pass.options().isa);
+}
+
+void WaveObserver::capture_original(const LayerPass::Chunk& chunk, Capture& into) {
+  if (original_block_ != nullptr) {
+    capture(*original_block_, o_.original, chunk, into);
+    return;
+  }
+  h_.resize(static_cast<std::size_t>(chunk.rows * o_.original.hidden_size()));
+  original_norm_->forward(o_.pass.context(), o_.original.row(chunk.first_row), chunk.rows, h_.data());
+  into.moe_input(o_.input.layer, chunk.rows, o_.original.hidden_size(), h_.data());
 }
 
 void WaveObserver::capture(const Block& block, const HiddenStates& states, const LayerPass::Chunk& chunk,
@@ -245,7 +267,7 @@ void WaveObserver::add_chunk(const LayerPass::Chunk& chunk) {
   Capture quantized(linears_, sites, Capture::Pass::until_complete);
   Capture original(linears_, of_both, Capture::Pass::until_complete);
   capture(*quantized_block_, o_.quantized, chunk, quantized);
-  if (o_.cross) capture(*original_block_, o_.original, chunk, original);
+  if (o_.cross) capture_original(chunk, original);
   Capture* other = o_.cross ? &original : nullptr;
 
   const ExecContext ctx = o_.pass.context();
