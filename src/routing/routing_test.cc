@@ -27,7 +27,7 @@ RouterSpec router(std::int64_t experts, std::int64_t k) {
 
 LayerTrace layer_of(int layer, std::int64_t experts, std::int64_t k, std::vector<std::int32_t> ids,
                     std::vector<float> weights, std::vector<float> scores) {
-  return {layer, router(experts, k), std::move(ids), std::move(weights), scores, scores};
+  return {layer, router(experts, k), std::move(ids), std::move(weights), scores, scores, {}, {}};
 }
 
 double value(const char* metric, const TokenDiff& diff) {
@@ -96,7 +96,7 @@ TEST(Diff, RefusesRoutersThatDiffer) {
 
 LayerTrace random_layer(Rng& rng, int layer, std::int64_t tokens, std::int64_t experts, std::int64_t k,
                         const LayerTrace* near = nullptr, double noise = 0) {
-  LayerTrace trace{layer, router(experts, k), {}, {}, {}, {}};
+  LayerTrace trace{layer, router(experts, k), {}, {}, {}, {}, {}, {}};
   for (std::int64_t t = 0; t < tokens; ++t) {
     std::vector<float> row;
     for (std::int64_t e = 0; e < experts; ++e) {
@@ -313,7 +313,7 @@ TEST(RecordingProbe, ScattersRows) {
     const std::vector<std::int32_t> ids{0, 2};
     const std::vector<float> weights{base, base + 10}, logits{base, 0, 0, 0, 0, base + 10}, head{base, 0, base + 10, 0};
     probe.set_rows({step, 2 + step});
-    probe.routing(1, {2, 3, 1, ids, weights, logits, logits});
+    probe.routing(1, {2, 3, 1, ids, weights, logits, logits, {}, {}});
     probe.logits(2, 2, head.data());
   }
   const LayerTrace& layer = probe.trace().layers.at(0);

@@ -161,9 +161,9 @@ TEST(Cli, BrokenModelsAreNamedAndNeverRun) {
   const fs::path truncated = edited_model(folder, "truncated", same);
   fs::resize_file(truncated / "model.safetensors", 1'000'000);
   refused(truncated, ErrorCode::bad_file, "model.safetensors");
-  const fs::path stub = edited_model(folder, "stub", same);
-  fs::resize_file(stub / "model.safetensors", 5);
-  refused(stub, ErrorCode::bad_file, "model.safetensors");
+  const fs::path five_bytes = edited_model(folder, "five_bytes", same);
+  fs::resize_file(five_bytes / "model.safetensors", 5);
+  refused(five_bytes, ErrorCode::bad_file, "model.safetensors");
   const fs::path weightless = edited_model(folder, "weightless", same);
   fs::remove(weightless / "model.safetensors");
   refused(weightless, ErrorCode::not_found, "weightless");
